@@ -1,0 +1,1 @@
+"""The coordinator: REST API, all state, and the dispatcher."""

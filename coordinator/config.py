@@ -1,0 +1,154 @@
+"""The coordinator's settings: the only module on this side that reads the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "LONGSHORE_"
+
+
+class SettingsError(Exception):
+    """A variable is wrong; the text names it and says what is wrong."""
+
+
+class Settings(BaseSettings):
+    """Process settings. Every field is read from `LONGSHORE_<NAME>`, or from the file that `LONGSHORE_<NAME>_FILE` names."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    env: Literal["development", "production"] = "development"
+    home: Path = Field(default_factory=lambda: Path.home() / ".longshore")
+    database_url: str = ""
+    redis_url: str = ""
+    node_redis_url: str = ""
+    storage_url: str = ""
+    secret_key: SecretStr = SecretStr("")
+    admin_name: str = "admin"
+    admin_email: str = "admin@localhost"
+    admin_password: SecretStr = SecretStr("")
+    bind: str = "127.0.0.1:9000"
+    log_format: Literal["console", "json"] = "console"
+    computer_image: str = "longshore-computer"
+    web_workers: int = Field(2, ge=1, le=64)
+    web_threads: int = Field(64, ge=4, le=1024)
+
+    access_token_seconds: int = Field(1800, ge=60)
+    refresh_token_seconds: int = Field(7 * 86400, ge=3600)
+    v0_token_seconds: int = Field(86400, ge=60)
+    enrol_token_seconds: int = Field(86400, ge=60)
+
+    max_body_bytes: int = Field(2 * 1024 * 1024, ge=1024)
+    max_file_bytes: int = Field(100 * 1024 * 1024, ge=1)
+    max_result_bytes: int = Field(1024 * 1024, ge=1024)
+    max_artifacts: int = Field(100, ge=0)
+    max_artifacts_bytes: int = Field(500 * 1024 * 1024, ge=0)
+    max_log_bytes: int = Field(10 * 1024 * 1024, ge=1024)
+    file_url_seconds: int = Field(3600, ge=1)
+    idempotency_seconds: int = Field(86400, ge=60)
+
+    heartbeat_seconds: float = Field(10.0, gt=0)
+    heartbeat_misses: int = Field(3, ge=1)
+    lease_seconds: float = Field(30.0, gt=0)
+    leader_seconds: float = Field(10.0, gt=0)
+    sweep_seconds: float = Field(2.0, gt=0)
+    republish_seconds: float = Field(15.0, gt=0)
+    max_publishes: int = Field(3, ge=1)
+    unpublished_seconds: float = Field(1.0, gt=0)
+    placement_batch: int = Field(256, ge=1, le=5000)
+    cancel_grace_seconds: float = Field(5.0, ge=0)
+    retry_max_attempts: int = Field(4, ge=1, le=100)
+    retry_base_seconds: float = Field(5.0, ge=0)
+    retry_cap_seconds: float = Field(600.0, ge=0)
+    infra_max_attempts: int = Field(6, ge=1, le=100)
+    job_timeout_seconds: int = Field(3600, ge=1)
+
+    @field_validator("bind")
+    @classmethod
+    def _binds(cls, value: str) -> str:
+        for part in value.split(","):
+            host, _, port = part.strip().rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError(f"{part!r} is not HOST:PORT")
+        return value
+
+    @cached_property
+    def binds(self) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.bind.split(","))
+
+    @cached_property
+    def is_loopback(self) -> bool:
+        """Whether every address we listen on is reachable from this machine alone."""
+        return all(part.rpartition(":")[0].strip("[]") in ("127.0.0.1", "localhost", "::1") for part in self.binds)
+
+    @cached_property
+    def lost_after_seconds(self) -> float:
+        """A node that was silent for this long is offline."""
+        return self.heartbeat_seconds * self.heartbeat_misses
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from overrides, environment and `_FILE` variables, with what HOME keeps for the rest.
+
+    Creates HOME and, when nobody gave them, a secret key and an admin password inside it (mode 0600).
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    for name in Settings.model_fields:
+        if name not in given and (path := os.environ.get(f"{PREFIX}{name.upper()}_FILE")):
+            given[name] = _read_secret_file(name, Path(path))
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+    return _completed(settings)
+
+
+def _completed(settings: Settings) -> Settings:
+    home = settings.home.expanduser().absolute()
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return settings.model_copy(
+        update={
+            "home": home,
+            "database_url": settings.database_url or f"sqlite:///{home / 'longshore.db'}",
+            "storage_url": settings.storage_url or f"file://{home / 'files'}",
+            "secret_key": _kept(settings.secret_key, home / "secret_key", 48),
+            "admin_password": _kept(settings.admin_password, home / "admin_password", 15),
+        }
+    )
+
+
+def _kept(given: SecretStr, path: Path, length: int) -> SecretStr:
+    """The given secret, else the one kept at `path`, else a new one that is kept there from now on."""
+    if given.get_secret_value():
+        return given
+    if not path.exists():
+        # Written aside and linked into place: two processes that start together agree on one secret, never on half of one.
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(length) + "\n")
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+    return SecretStr(path.read_text().strip())
+
+
+def _read_secret_file(name: str, path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{PREFIX}{name.upper()}_FILE: cannot read {path}: {error.strerror}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors():
+        name = ".".join(str(part) for part in fault["loc"])
+        lines.append(f"{PREFIX}{name.upper()}: {fault['msg']}")
+    return "; ".join(lines)

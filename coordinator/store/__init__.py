@@ -1,0 +1,1 @@
+"""The database: engine, column types, transactions, guarded moves, paging, migrations."""

@@ -1,0 +1,1 @@
+"""The node: what runs on a worker host."""
