@@ -23,9 +23,7 @@ def rowset(
     parameter = bindparam(f"{name}_rows", payload, type_=Text)
     if conn.dialect.name == "sqlite":
         each = func.json_each(parameter).table_valued("value", name=f"{name}_each")
-        picked = [
-            func.json_extract(each.c.value, f"$[{index}]").label(key) for index, key in enumerate(columns)
-        ]
+        picked = [func.json_extract(each.c.value, f"$[{index}]").label(key) for index, key in enumerate(columns)]
     else:
         each = func.jsonb_array_elements(cast(parameter, JSONB)).table_valued(
             column("value", JSONB), name=f"{name}_each"

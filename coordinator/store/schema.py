@@ -66,4 +66,15 @@ def compact_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-__all__ = ["Document", "Id", "Name", "Text", "UTCDateTime", "compact_json", "id_column", "metadata", "time_column", "version_column"]
+__all__ = [
+    "Document",
+    "Id",
+    "Name",
+    "Text",
+    "UTCDateTime",
+    "compact_json",
+    "id_column",
+    "metadata",
+    "time_column",
+    "version_column",
+]

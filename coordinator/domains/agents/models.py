@@ -1,0 +1,44 @@
+"""The table of agents."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Float, Index, Integer, String, Table, Text, text
+
+from coordinator.store.schema import Document, Id, Name, id_column, metadata, time_column, version_column
+
+agents = Table(
+    "agents",
+    metadata,
+    id_column(),
+    Column("space", Name, nullable=False),
+    Column("name", Name, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("role", Name, nullable=False),
+    Column("runtime", String(16), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("computer", Document, nullable=False),
+    Column("placement", Document, nullable=False),
+    Column("retry", Document, nullable=False),
+    Column("max_concurrent_tasks", Integer),
+    Column("llm_provider", Name),
+    Column("llm_model", Name),
+    Column("system_prompt", Text),
+    Column("temperature", Float),
+    Column("max_tokens", Integer),
+    Column("enabled_tools", Document, nullable=False),
+    Column("flow", Document),
+    Column("tags", Document, nullable=False),
+    Column("metadata", Document, nullable=False),
+    Column("created_by", Id),
+    time_column("created_at"),
+    time_column("updated_at"),
+    time_column("deleted_at", nullable=True),
+    version_column(),
+    Index(
+        "ix_agents_list",
+        "space",
+        "id",
+        postgresql_where=text("deleted_at IS NULL"),
+        sqlite_where=text("deleted_at IS NULL"),
+    ),
+)

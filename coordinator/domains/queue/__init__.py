@@ -1,0 +1,1 @@
+"""The queue layer: jobs, attempts, claims, reports. The database decides, Celery carries."""

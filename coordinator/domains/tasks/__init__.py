@@ -1,0 +1,1 @@
+"""Tasks, executions and their files."""
