@@ -18,7 +18,7 @@ class Trespass:
 
 
 class PrivateSlices(Contract):
-    """Below `parent`, a module named in `private` is closed to sibling slices; modules outside the slices may use it."""
+    """Below `parent`, a module named in `private` is closed to sibling slices, not to modules outside them."""
 
     parent = fields.StringField()
     private = fields.ListField(subfield=fields.StringField())
