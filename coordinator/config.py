@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     web_workers: int = Field(2, ge=1, le=64)
     web_threads: int = Field(64, ge=4, le=1024)
 
+    proxy_count: int = Field(0, ge=0, le=8)
+    password_cost: Literal["standard", "low"] = "standard"
+
     access_token_seconds: int = Field(1800, ge=60)
     refresh_token_seconds: int = Field(7 * 86400, ge=3600)
     v0_token_seconds: int = Field(86400, ge=60)

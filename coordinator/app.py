@@ -1,0 +1,88 @@
+"""The app factory: resources in, a Flask app with every domain's endpoints out."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from flask import Blueprint as FlaskBlueprint
+from flask import Flask
+from flask_smorest import Blueprint
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from coordinator.config import load_settings
+from coordinator.http import auth, errors, openapi, routing
+from coordinator.http import wsgi as outermost
+from coordinator.http.edge import Edge
+from coordinator.http.slice import PREFIXES, Endpoint, Slice
+from coordinator.resources import Resources, make_resources
+
+DOMAINS = ("system", "identity")
+
+
+@dataclass(frozen=True)
+class Longshore:
+    """What the app keeps of us in `app.extensions["longshore"]`."""
+
+    resources: Resources
+    slices: tuple[Slice, ...]
+    api: openapi.Api
+    gatekeeper: auth.Gatekeeper
+    tokens: auth.Tokens
+    checks_replies: bool
+
+
+def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None, check_replies: bool = False) -> Flask:
+    """An app that serves every slice of every domain; `check_replies` holds each reply against its declaration."""
+    app = Flask("coordinator", static_folder=None)
+    routing.prepare(app)
+    errors.register_error_handlers(app)
+    auth.install_jwt(app, resources)
+    api = openapi.make_api(app)
+    tokens = auth.Tokens(resources)
+    served = domain_slices() if slices is None else slices
+    ours = Longshore(resources, served, api, auth.Gatekeeper(tokens), tokens, check_replies)
+    app.extensions["longshore"] = ours
+    for one in ours.slices:
+        _mount(app, ours, one)
+    if resources.settings.proxy_count:
+        count = resources.settings.proxy_count
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
+    outermost.install(app)
+    return app
+
+
+def wsgi() -> Flask:
+    """The app for a WSGI server, with settings from the environment."""
+    return create_app(make_resources(load_settings()))
+
+
+def domain_slices() -> tuple[Slice, ...]:
+    """The slices that the domains declare, in the order of DOMAINS."""
+    modules = [importlib.import_module(f"coordinator.domains.{name}.api") for name in DOMAINS]
+    return tuple(value for module in modules for value in vars(module).values() if isinstance(value, Slice))
+
+
+def _mount(app: Flask, ours: Longshore, one: Slice) -> None:
+    spec = ours.api.spec
+    for version, prefix in PREFIXES.items():
+        mine = [endpoint for endpoint in one.endpoints if version in endpoint.versions]
+        if not mine:
+            continue
+        blueprint = Blueprint(f"{one.name}-{version}", __name__, url_prefix=prefix or None)
+        for endpoint in mine:
+            _add_route(blueprint, ours, endpoint, version)
+        app.register_blueprint(blueprint)
+        blueprint.register_views_in_doc(ours.api, app, spec, name=blueprint.name, parameters=None)
+    spec.tag({"name": one.name, "description": one.summary})
+
+
+def _add_route(blueprint: Blueprint, ours: Longshore, endpoint: Endpoint, version: str) -> None:
+    check = openapi.check_reply if ours.checks_replies else None
+    edge = Edge(endpoint, version, ours.resources, ours.gatekeeper, check)
+    name = routing.endpoint_name(endpoint.path, endpoint.method)
+    if not endpoint.documented:
+        FlaskBlueprint.add_url_rule(blueprint, endpoint.path, name, edge, methods=[endpoint.method])
+        return
+    view = openapi.documented(edge, endpoint, version)
+    blueprint.add_url_rule(endpoint.path, name, view, methods=[endpoint.method], tags=[endpoint.tag])

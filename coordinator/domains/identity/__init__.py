@@ -1,0 +1,1 @@
+"""Principals, how they prove who they are, and what their roles let them do."""

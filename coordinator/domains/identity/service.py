@@ -1,0 +1,88 @@
+"""Logging in, and making sure that there is somebody who can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from coordinator.config import Settings
+from coordinator.domains.identity import store
+from coordinator.domains.identity.passwords import Passwords, passwords
+from coordinator.domains.identity.rights import Role
+from coordinator.domains.identity.store import Principal
+from coordinator.store.database import Transaction
+from shared.errors import Unauthenticated
+from shared.ids import new_id
+
+__all__ = ["Principal", "add_principal", "ensure_admin", "find_active", "log_in"]
+
+Begin = Callable[[], AbstractContextManager[Transaction]]
+
+
+def log_in(login: str, password: str, *, read: Begin, write: Begin, hasher: Passwords) -> Principal:
+    """The principal with this name or e-mail address and password.
+
+    Everything that can be wrong gives the same answer after the same work, and no transaction is open
+    while the password is being verified.
+    """
+    with read() as tx:
+        found = store.find_by_login(tx, login)
+    right = hasher.matches(found.password_hash if found else None, password)
+    if found is None or not right or not found.active:
+        raise Unauthenticated("name or password is wrong")
+    renewed = hasher.hash(password) if hasher.is_outdated(found.password_hash or "") else None
+    with write() as tx:
+        store.record_login(tx, found.id, renewed)
+    return found
+
+
+def find_active(tx: Transaction, principal_id: str) -> Principal | None:
+    """The principal, unless it is gone or switched off."""
+    found = store.find(tx, principal_id)
+    return found if found is not None and found.active else None
+
+
+def add_principal(
+    tx: Transaction,
+    *,
+    kind: str,
+    name: str,
+    role: Role,
+    email: str | None = None,
+    full_name: str | None = None,
+    password_hash: str | None = None,
+) -> Principal:
+    """A new principal who may log in at once."""
+    made = Principal(
+        id=new_id(),
+        kind=kind,
+        name=name,
+        email=email.lower() if email else None,
+        full_name=full_name,
+        password_hash=password_hash,
+        role=role.value,
+        active=True,
+        created_at=tx.now,
+        updated_at=tx.now,
+        last_login_at=None,
+        version=1,
+    )
+    store.add(tx, made)
+    return made
+
+
+def ensure_admin(tx: Transaction, settings: Settings) -> Principal:
+    """The admin that the settings name, made if there is none. An existing one keeps its password."""
+    found = store.find_by_login(tx, settings.admin_name)
+    if found is not None:
+        return found
+    secret = settings.admin_password.get_secret_value()
+    return add_principal(
+        tx,
+        kind="user",
+        name=settings.admin_name,
+        role=Role.ADMIN,
+        email=settings.admin_email,
+        full_name="Administrator",
+        password_hash=passwords(settings.password_cost).hash(secret),
+    )

@@ -1,0 +1,1 @@
+"""The system itself: health, version, metrics, stored answers of idempotent requests."""

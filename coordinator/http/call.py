@@ -1,0 +1,78 @@
+"""What a handler is given, and what it may give back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from coordinator.http.actor import Actor
+from coordinator.resources import Resources
+from coordinator.store.database import Transaction
+from coordinator.store.paging import Page, PageRequest
+from shared.errors import PreconditionFailed
+
+__all__ = ["Call", "ListOf", "Page", "PageRequest", "Reply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with more to say than its value: a status, headers, fields that a replay must not show again."""
+
+    value: Any = None
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secret_fields: tuple[str, ...] = ()
+
+
+class ListOf:
+    """A reply that is one page of `view`: an envelope under `key` in v1, a bare array in v0."""
+
+    __slots__ = ("key", "view")
+
+    def __init__(self, key: str, view: Any) -> None:
+        self.key = key
+        self.view = view
+
+
+@dataclass(slots=True)
+class Call:
+    """One authenticated, authorised and validated request."""
+
+    _tx: Transaction | None
+    actor: Actor
+    body: dict[str, Any]
+    query: dict[str, Any]
+    page: PageRequest
+    resources: Resources
+    request_id: str
+    space: str
+    version: str
+    if_match: tuple[str, ...] | None = None
+    version_was_checked: bool = False
+
+    @property
+    def tx(self) -> Transaction:
+        """The request's transaction."""
+        if self._tx is None:
+            raise RuntimeError("this endpoint declares transaction='none': use call.read() or call.write()")
+        return self._tx
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A short transaction of its own, for handlers that declare transaction='none' because they do slow things."""
+        with self.resources.database.read() as tx:
+            yield tx
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """Like `read`, but may write; commits when the block ends."""
+        with self.resources.database.write() as tx:
+            yield tx
+
+    def require_version(self, current: int) -> None:
+        """Raise PreconditionFailed when If-Match names another version than `current`."""
+        self.version_was_checked = True
+        if self.if_match is not None and "*" not in self.if_match and str(current) not in self.if_match:
+            raise PreconditionFailed("the resource has changed since you read it", current=str(current))

@@ -1,0 +1,156 @@
+"""The way of a request through one endpoint: read, open the transaction, admit, check, handle, answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response, request
+
+from coordinator.http import answering, idempotency, reading, rights, transaction
+from coordinator.http.actor import ANONYMOUS, DEFAULT_SPACE, Actor
+from coordinator.http.answering import Answer
+from coordinator.http.auth import Credential, Gatekeeper
+from coordinator.http.call import Call, ListOf
+from coordinator.http.reading import BodyReader, QueryReader
+from coordinator.http.slice import Endpoint
+from coordinator.http.wsgi import REQUEST_ID
+from coordinator.resources import Resources
+from coordinator.store.database import Transaction
+from coordinator.store.paging import PageRequest
+from shared.errors import LongshoreError, NotFound
+
+NO_PAGE = PageRequest()
+MULTIPART_FRAME = 64 * 1024
+"""What boundaries and part headers may add to the size of the file itself."""
+
+Checker = Callable[[Endpoint, str, Any, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The request after reading; `fault` waits until we know whether the caller may be told."""
+
+    body: dict[str, Any]
+    query: dict[str, Any]
+    page: PageRequest
+    raw: bytes = b""
+    fault: LongshoreError | None = None
+
+
+class Edge:
+    """One endpoint in one version, with everything prepared that does not depend on the request."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        version: str,
+        resources: Resources,
+        gatekeeper: Gatekeeper,
+        check: Checker | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._version = version
+        self._resources = resources
+        self._gatekeeper = gatekeeper
+        self._check = check
+        self._body = None if endpoint.body is None else BodyReader(endpoint.body, version=version)
+        self._query = None if endpoint.query is None else QueryReader(endpoint.query)
+        self._is_list = isinstance(endpoint.reply, ListOf)
+        settings = resources.settings
+        multipart = endpoint.accepts == "multipart"
+        self._greatest_body = settings.max_file_bytes + MULTIPART_FRAME if multipart else settings.max_body_bytes
+        self._reads_body = self._body is not None and endpoint.accepts == "json"
+
+    def __call__(self, **path_args: str) -> Response:
+        credential = None if self._endpoint.is_open else self._gatekeeper.presented(request.headers)
+        reading.refuse_oversize(request, self._greatest_body)
+        # Reading and checking come before the transaction, so that a slow or large body never holds a lock.
+        read = self._read()
+        if self._endpoint.transaction == "none":
+            answer = self._without_transaction(credential, read, path_args)
+        else:
+            with transaction.of_request(self._resources.database, self._endpoint.transaction) as tx:
+                answer = self._within(tx, credential, read, path_args)
+        if answering.not_modified(answer, request.headers.get("If-None-Match")):
+            answer = Answer(304, b"", answer.media_type, answer.headers)
+        return answer.response()
+
+    def _read(self) -> Read:
+        raw = request.get_data(cache=False) if self._reads_body else b""
+        try:
+            return Read(
+                body=self._body.read(raw, request.mimetype) if self._body and self._reads_body else {},
+                query=self._query.read(request) if self._query else {},
+                page=reading.read_page(request, self._version) if self._is_list else NO_PAGE,
+                raw=raw,
+            )
+        except LongshoreError as fault:
+            return Read({}, {}, NO_PAGE, raw, fault)
+
+    def _without_transaction(self, credential: Credential | None, read: Read, path_args: dict[str, str]) -> Answer:
+        actor = ANONYMOUS
+        if credential is not None:
+            with self._resources.database.read() as tx:
+                actor = self._admitted(tx, credential, path_args)
+        return self._handled(None, actor, read, path_args)
+
+    def _within(self, tx: Transaction, credential: Credential | None, read: Read, path_args: dict[str, str]) -> Answer:
+        actor = ANONYMOUS if credential is None else self._admitted(tx, credential, path_args)
+        key = request.headers.get("Idempotency-Key") if self._endpoint.idempotent else None
+        if key is None or read.fault is not None:
+            return self._handled(tx, actor, read, path_args)
+        claim = idempotency.Claim.of(request, key, actor, read.raw, self._resources)
+        if (stored := claim.stored(tx)) is not None:
+            return stored
+        return self._handled(tx, actor, read, path_args, claim)
+
+    def _admitted(self, tx: Transaction, credential: Credential, path_args: dict[str, str]) -> Actor:
+        actor = self._gatekeeper.admitted(tx, credential)
+        rights.require(self._endpoint.may, actor, path_args)
+        return actor
+
+    def _handled(
+        self,
+        tx: Transaction | None,
+        actor: Actor,
+        read: Read,
+        path_args: dict[str, str],
+        claim: idempotency.Claim | None = None,
+    ) -> Answer:
+        if read.fault is not None:
+            raise read.fault
+        call = self._call(tx, actor, read)
+        result = self._endpoint.handler(call, **path_args)
+        if isinstance(result, Response):
+            return Answer(result.status_code, b"", made=result)
+        shaped = answering.shape(result, self._endpoint, self._version, read.page)
+        if self._check is not None:
+            self._check(self._endpoint, self._version, shaped.value, shaped.status)
+        answer = answering.render(shaped, self._endpoint)
+        if claim is not None and tx is not None:
+            claim.keep(tx, shaped, answer)
+        return answer
+
+    def _call(self, tx: Transaction | None, actor: Actor, read: Read) -> Call:
+        return Call(
+            _tx=tx,
+            actor=actor,
+            body=read.body,
+            query=read.query,
+            page=read.page,
+            resources=self._resources,
+            request_id=request.environ[REQUEST_ID],
+            space=_space(request.headers.get("X-Space"), actor),
+            version=self._version,
+            if_match=answering.entity_tags(request.headers.get("If-Match")),
+        )
+
+
+def _space(given: str | None, actor: Actor) -> str:
+    if given is None:
+        return actor.space
+    if given != DEFAULT_SPACE:
+        raise NotFound("there is no such space", space=given)
+    return given

@@ -1,0 +1,66 @@
+"""`Idempotency-Key`: the same request again gets the stored answer instead of being done twice."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flask import Request
+
+from coordinator.domains.system import service
+from coordinator.domains.system.service import StoredAnswer, StoredKey
+from coordinator.http.actor import Actor
+from coordinator.http.answering import Answer, Shaped, dump
+from coordinator.resources import Resources
+from coordinator.store.database import Transaction
+from shared.errors import BadRequest
+
+REPLAYED = "Idempotency-Replayed"
+_SANE_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One request's claim to its key."""
+
+    which: StoredKey
+    body_hash: str
+    seconds: int
+
+    @classmethod
+    def of(cls, request: Request, key: str, actor: Actor, raw: bytes, resources: Resources) -> Claim:
+        if not _SANE_KEY.match(key):
+            raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters")
+        place = f"{request.method} {request.path.rstrip('/')} {request.headers.get('X-Space', '')}"
+        return cls(
+            which=StoredKey(actor.id, _digest(place.encode()), key),
+            body_hash=_digest(raw + b"\n" + request.query_string),
+            seconds=resources.settings.idempotency_seconds,
+        )
+
+    def stored(self, tx: Transaction) -> Answer | None:
+        """The answer given before, marked as a replay."""
+        found = service.recall_answer(tx, self.which, body_hash=self.body_hash, lock=self._lock_number())
+        if found is None:
+            return None
+        headers = {name: text for name, text in found.headers.items() if name != "Content-Type"}
+        return Answer(found.status, found.body, found.headers["Content-Type"], {**headers, REPLAYED: "true"})
+
+    def keep(self, tx: Transaction, shaped: Shaped, answer: Answer) -> None:
+        """Store the answer, without the secrets in it."""
+        body = answer.body
+        if shaped.secret_fields and isinstance(shaped.value, Mapping):
+            body = dump({name: each for name, each in shaped.value.items() if name not in shaped.secret_fields})
+        headers = {**answer.headers, "Content-Type": answer.media_type}
+        stored = StoredAnswer(self.body_hash, answer.status, headers, body)
+        service.store_answer(tx, self.which, stored, seconds=self.seconds)
+
+    def _lock_number(self) -> int:
+        name = f"{self.which.principal_id} {self.which.request} {self.which.key}"
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

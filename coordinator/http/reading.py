@@ -1,0 +1,125 @@
+"""Reading a request: size, media type, JSON, query, page. Everything an answer may depend on is checked here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from flask import Request
+from marshmallow import Schema, ValidationError, fields
+
+from coordinator.http.schemas import faults, lenient
+from coordinator.store.paging import PageRequest
+from shared.errors import BadRequest, Invalid, PayloadTooLarge, UnsupportedMediaType
+
+PAGES = {"v0": (100, 1000), "v1": (20, 200), "root": (20, 200)}
+"""Version → default and greatest `limit`."""
+
+GREATEST_OFFSET = 2**53
+
+
+class BodyReader:
+    """Turns the bytes of a request into the checked fields of one schema."""
+
+    def __init__(self, schema: type[Schema] | Schema, *, version: str) -> None:
+        made = schema() if isinstance(schema, type) else schema
+        self._schema = lenient(made) if version == "v0" else made
+
+    def read(self, raw: bytes, media_type: str) -> dict[str, Any]:
+        return load(self._schema, _json_object(raw, media_type))
+
+
+class QueryReader:
+    """Turns the query string into the checked fields of one schema."""
+
+    def __init__(self, schema: type[Schema] | Schema) -> None:
+        self._schema = lenient(schema() if isinstance(schema, type) else schema)
+        self._lists = {each.data_key or name for name, each in self._schema.load_fields.items() if _is_list(each)}
+
+    def read(self, request: Request) -> dict[str, Any]:
+        given: dict[str, Any] = request.args.to_dict()
+        for name in self._lists & given.keys():
+            given[name] = request.args.getlist(name)
+        return load(self._schema, given)
+
+
+def _is_list(each: fields.Field[Any]) -> bool:
+    return isinstance(each, fields.List | fields.Tuple)
+
+
+def load(schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
+    """`given` through the schema, or Invalid with each fault's path and reason."""
+    try:
+        loaded: dict[str, Any] = schema.load(given)
+    except ValidationError as error:
+        raise invalid(error.messages) from None
+    return loaded
+
+
+def invalid(messages: Any) -> Invalid:
+    """The error for marshmallow's messages."""
+    found = faults(messages)
+    first = found[0]
+    where = f"{first['field']}: " if first["field"] else ""
+    return Invalid(f"{where}{first['reason']}", field=first["field"] or None, reason=first["reason"], errors=found)
+
+
+def refuse_oversize(request: Request, limit: int) -> None:
+    """Raise PayloadTooLarge from the declared length alone, and let the reading stop at the limit too."""
+    request.max_content_length = limit
+    if request.content_length is not None and request.content_length > limit:
+        raise PayloadTooLarge(f"the body may have at most {limit} bytes", limit=limit)
+
+
+def _json_object(raw: bytes, media_type: str) -> dict[str, Any]:
+    if not raw:
+        return {}
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise UnsupportedMediaType("send application/json", given=media_type or None)
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest("the body is not valid JSON", reason=str(error)) from None
+    if not isinstance(value, dict):
+        raise Invalid("the body must be a JSON object", reason="must be a JSON object")
+    # PostgreSQL cannot store U+0000 in a text; the escape is the only way it can be in valid JSON.
+    if b"\\u0000" in raw and (path := _null_character(value, "")) is not None:
+        raise Invalid("a text must not contain U+0000", field=path, reason="must not contain U+0000")
+    return value
+
+
+def _null_character(value: Any, path: str) -> str | None:
+    if isinstance(value, str):
+        return path if "\0" in value else None
+    if isinstance(value, dict):
+        inside = [(f"{path}.{key}" if path else key, each) for key, each in value.items()]
+        if any("\0" in key for key in value):
+            return path
+    elif isinstance(value, list):
+        inside = [(f"{path}[{index}]", each) for index, each in enumerate(value)]
+    else:
+        return None
+    return next((found for name, each in inside if (found := _null_character(each, name)) is not None), None)
+
+
+def read_page(request: Request, version: str) -> PageRequest:
+    """`limit` with `offset` (or `skip`) or `page`; an offset wins over a page."""
+    usual, greatest = PAGES[version]
+    limit = _integer(request, "limit", usual, low=1, high=greatest)
+    name = "offset" if "offset" in request.args else "skip"
+    if name in request.args:
+        offset = _integer(request, name, 0, low=0, high=GREATEST_OFFSET)
+        return PageRequest(limit=limit, offset=offset, page=offset // limit + 1)
+    page = _integer(request, "page", 1, low=1, high=GREATEST_OFFSET // greatest)
+    return PageRequest(limit=limit, offset=(page - 1) * limit, page=page)
+
+
+def _integer(request: Request, name: str, usual: int, *, low: int, high: int) -> int:
+    text = request.args.get(name)
+    if text is None:
+        return usual
+    # int() would also take "1_0", " 1 " and digits of other scripts, and any number of them.
+    if not (text.lstrip("-").isascii() and text.lstrip("-").isdigit() and len(text) <= 17 and low <= int(text) <= high):
+        reason = f"must be an integer from {low} to {high}"
+        raise Invalid(f"{name}: {reason}", field=name, reason=reason, errors=[{"field": name, "reason": reason}])
+    return int(text)

@@ -1,0 +1,134 @@
+"""Bases and fields of the shapes on the wire. Bodies are strict, views promise every field they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
+
+from shared.clock import parse_rfc3339, rfc3339
+from shared.ids import is_id
+
+
+class Body(Schema):
+    """What a client sends. Unknown fields are refused in v1 and ignored in v0."""
+
+    class Meta:
+        unknown = RAISE
+
+
+class Query(Schema):
+    """Query parameters; ones that nobody knows are ignored, as old clients rely on it."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+
+class View(Schema):
+    """What we answer. Each field is always there unless its metadata say `{"optional": True}`."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        if not field_obj.metadata.get("optional"):
+            field_obj.required = True
+
+
+class Moment(fields.Field[datetime]):
+    """An RFC 3339 time with a zone."""
+
+    default_error_messages = {"invalid": "must be an RFC 3339 time with a zone, for example 2026-01-31T12:00:00Z"}
+
+    def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else rfc3339(value)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return parse_rfc3339(value)
+        except (TypeError, ValueError, OverflowError):
+            raise self.make_error("invalid") from None
+
+
+class IdField(fields.String):
+    """An id, lower-cased."""
+
+    default_error_messages = {"invalid_id": "must be a UUID"}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, attr, data, **kwargs).lower()
+        if not is_id(text):
+            raise self.make_error("invalid_id")
+        return text
+
+
+def name_field(**options: Any) -> fields.String:
+    """A name: 1 to 255 characters, something other than blanks."""
+    rules = [validate.Length(1, 255), validate.Regexp(r"^\S(.*\S)?$", error="must not begin or end with blanks")]
+    return fields.String(validate=rules, **options)
+
+
+class Anything(fields.Raw):
+    """Any JSON value."""
+
+
+def lenient(schema: Schema) -> Schema:
+    """This schema instance, from now on ignoring unknown fields, in nested objects too."""
+    _loosen(schema, above=())
+    return schema
+
+
+def _loosen(schema: Schema, *, above: tuple[type[Schema], ...]) -> None:
+    schema.unknown = EXCLUDE
+    for each in schema.load_fields.values():
+        _loosen_field(each, above=(*above, type(schema)))
+
+
+def _loosen_field(each: fields.Field[Any], *, above: tuple[type[Schema], ...]) -> None:
+    if isinstance(each, fields.Nested):
+        each.unknown = EXCLUDE
+        # A schema that nests itself would be walked without end.
+        if type(each.schema) not in above:
+            _loosen(each.schema, above=above)
+    elif isinstance(each, fields.List):
+        _loosen_field(each.inner, above=above)
+    elif isinstance(each, fields.Dict) and each.value_field is not None:
+        _loosen_field(each.value_field, above=above)
+
+
+def faults(messages: Any, path: str = "") -> list[dict[str, str]]:
+    """Marshmallow's tree of messages as a flat list of `{field, reason}` with paths like `flow.nodes[0].model`."""
+    if isinstance(messages, Mapping):
+        found = [fault for key, each in messages.items() for fault in faults(each, _below(path, key))]
+        return found
+    if isinstance(messages, list):
+        return [fault for each in messages for fault in faults(each, path)]
+    return [{"field": path, "reason": str(messages)}]
+
+
+def _below(path: str, key: Any) -> str:
+    if key == "_schema":
+        return path
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else str(key)
+
+
+__all__ = [
+    "Anything",
+    "Body",
+    "IdField",
+    "Moment",
+    "Query",
+    "ValidationError",
+    "View",
+    "faults",
+    "fields",
+    "lenient",
+    "name_field",
+    "validate",
+]

@@ -1,0 +1,185 @@
+"""The declaration of endpoints: one `Slice` per domain, one decorator per endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, cast
+
+from flask import Flask
+
+from coordinator.http.call import Call, ListOf, Page, PageRequest, Reply
+from coordinator.http.rights import ENROL, NODE, OPEN, Gate, May, declared, describe
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+Access = Literal["read", "write", "none"]
+
+PREFIXES = {"root": "", "v0": "/api/v0", "v1": "/api/v1"}
+MEDIA_TYPES = {
+    "json": "application/json",
+    "binary": "application/octet-stream",
+    "text": "text/plain; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+}
+
+__all__ = [
+    "ENROL",
+    "NODE",
+    "OPEN",
+    "Call",
+    "Endpoint",
+    "ListOf",
+    "Page",
+    "PageRequest",
+    "Reply",
+    "RouteLine",
+    "Slice",
+    "routes",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One declared endpoint, before it is mounted under its versions."""
+
+    method: str
+    path: str
+    handler: Callable[..., Any]
+    may: tuple[str | Gate, ...]
+    name: str
+    tag: str
+    summary: str
+    description: str
+    body: Any = None
+    query: Any = None
+    reply: Any = None
+    status: int = 200
+    versions: tuple[str, ...] = ("v1",)
+    transaction: Access = "read"
+    etag: bool = False
+    idempotent: bool = False
+    location: str | None = None
+    errors: tuple[int, ...] = ()
+    accepts: Literal["json", "multipart"] = "json"
+    returns: str = "json"
+    example: Any = None
+    example_reply: Any = None
+    documented: bool = True
+
+    @property
+    def is_open(self) -> bool:
+        return OPEN in self.may
+
+    @property
+    def media_type(self) -> str:
+        return MEDIA_TYPES.get(self.returns, self.returns)
+
+    def operation_id(self, version: str) -> str:
+        return self.name if version == "v1" else f"{self.name}_{version}"
+
+
+@dataclass(slots=True)
+class Slice:
+    """The endpoints of one domain."""
+
+    name: str
+    summary: str
+    endpoints: list[Endpoint] = field(default_factory=list)
+
+    def get(self, path: str, *, may: May, **options: Any) -> Callable[[Handler], Handler]:
+        return self._endpoint("GET", path, may, options)
+
+    def post(self, path: str, *, may: May, **options: Any) -> Callable[[Handler], Handler]:
+        return self._endpoint("POST", path, may, options)
+
+    def put(self, path: str, *, may: May, **options: Any) -> Callable[[Handler], Handler]:
+        return self._endpoint("PUT", path, may, options)
+
+    def patch(self, path: str, *, may: May, **options: Any) -> Callable[[Handler], Handler]:
+        return self._endpoint("PATCH", path, may, options)
+
+    def delete(self, path: str, *, may: May, **options: Any) -> Callable[[Handler], Handler]:
+        return self._endpoint("DELETE", path, may, options)
+
+    def _endpoint(self, method: str, path: str, may: May, options: dict[str, Any]) -> Callable[[Handler], Handler]:
+        alternatives = declared(may)
+
+        def declare(handler: Handler) -> Handler:
+            self.endpoints.append(_completed(self, method, path, alternatives, handler, dict(options)))
+            return handler
+
+        return declare
+
+
+def _completed(
+    owner: Slice,
+    method: str,
+    path: str,
+    may: tuple[str | Gate, ...],
+    handler: Callable[..., Any],
+    options: dict[str, Any],
+) -> Endpoint:
+    multipart = options.get("accepts") == "multipart"
+    # An upload may take minutes to arrive: no transaction may be open meanwhile.
+    options.setdefault("transaction", "none" if multipart else "read" if method == "GET" else "write")
+    idempotent = options.pop("idempotent", None)
+    works = method == "POST" and options["transaction"] == "write" and OPEN not in may
+    options["idempotent"] = works if idempotent is None else idempotent
+    options["versions"] = tuple(options.get("versions", ("v1",)))
+    _refuse_contradictions(method, path, options)
+    if options.get("status") == 201:
+        options.setdefault("location", f"{path}/{{id}}")
+    lines = (handler.__doc__ or "").strip().partition("\n")
+    return Endpoint(
+        method=method,
+        path=path,
+        handler=handler,
+        may=may,
+        name=options.pop("name", None) or handler.__name__,
+        tag=options.pop("tag", None) or owner.name,
+        summary=lines[0].strip(),
+        description=" ".join(lines[2].split()),
+        **options,
+    )
+
+
+def _refuse_contradictions(method: str, path: str, options: dict[str, Any]) -> None:
+    if not path.startswith("/") or (path != "/" and path.endswith("/")):
+        raise TypeError(f"{path!r}: a path begins with a slash and does not end with one; both forms are served")
+    if unknown := set(options["versions"]) - PREFIXES.keys():
+        raise TypeError(f"{path}: there is no version {', '.join(sorted(unknown))}")
+    if options["idempotent"] and options["transaction"] != "write":
+        raise TypeError(f"{path}: idempotent needs transaction='write', the stored answer commits with the work")
+    if options.get("body") is not None and method == "GET":
+        raise TypeError(f"{path}: a GET has no body")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RouteLine:
+    """One line of the route table."""
+
+    path: str
+    method: str
+    right: str
+    operation_id: str
+
+
+def routes(app: Flask) -> list[RouteLine]:
+    """The route table of an app, sorted by path."""
+    return sorted(
+        RouteLine(
+            path=f"{PREFIXES[version]}{endpoint.path}",
+            method=endpoint.method,
+            right=describe(endpoint.may),
+            operation_id=endpoint.operation_id(version),
+        )
+        for endpoint, version in mounted(app)
+    )
+
+
+def mounted(app: Flask) -> Iterator[tuple[Endpoint, str]]:
+    """Each endpoint with each version it is served under."""
+    for one in cast("tuple[Slice, ...]", app.extensions["longshore"].slices):
+        for endpoint in one.endpoints:
+            for version in endpoint.versions:
+                yield endpoint, version

@@ -1,0 +1,92 @@
+"""What every part of the coordinator is given: settings, database, clock, Redis, storage and the nudge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import redis
+import structlog
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from coordinator.config import Settings
+from coordinator.store.database import Database
+from shared.clock import Clock, SystemClock
+
+NUDGE_CHANNEL = "longshore:nudge"
+REDIS_TIMEOUT_SECONDS = 2.0
+LOCAL_REDIS = "redis://127.0.0.1:6379/0"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The outside world as one value; tests hand in their own parts."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    redis: redis.Redis
+    storage: Any
+    nudge: Callable[[str], None]
+
+    def key(self, purpose: str) -> bytes:
+        """32 bytes for one purpose, derived from the secret key, so that no key ever serves two."""
+        return derive_key(self.settings.secret_key.get_secret_value(), purpose)
+
+
+class Nudge:
+    """Tells the dispatcher that there is something to do. Losing one costs a sweep interval, so it never raises."""
+
+    PAUSE_SECONDS = 1.0
+
+    def __init__(self, connection: redis.Redis) -> None:
+        self._redis = connection
+        self._silent_until = 0.0
+
+    def __call__(self, reason: str) -> None:
+        # An absent Redis must not add its connect timeout to every request, hence the pause after a failure.
+        if time.monotonic() < self._silent_until:
+            return
+        try:
+            self._redis.publish(NUDGE_CHANNEL, reason)
+        except (redis.RedisError, OSError) as error:
+            self._silent_until = time.monotonic() + self.PAUSE_SECONDS
+            log.warning("nudge.lost", reason=reason, error=type(error).__name__)
+
+
+@lru_cache(maxsize=32)
+def derive_key(secret: str, purpose: str) -> bytes:
+    """HKDF-SHA256 of the secret key, bound to a purpose."""
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=f"longshore/{purpose}".encode()).derive(secret.encode())
+
+
+def make_resources(settings: Settings, **overrides: Any) -> Resources:
+    """The real resources for these settings; `overrides` replace single parts. Connects to nothing yet."""
+    clock = overrides.get("clock") or SystemClock()
+    connection = overrides.get("redis") or connect_redis(settings.redis_url)
+    parts: dict[str, Any] = {
+        "settings": settings,
+        "clock": clock,
+        "redis": connection,
+        "storage": None,
+        "nudge": Nudge(connection),
+    }
+    if "database" not in overrides:
+        parts["database"] = Database(settings.database_url, clock=clock, pool_size=settings.web_threads)
+    return Resources(**(parts | overrides))
+
+
+def connect_redis(url: str) -> redis.Redis:
+    """A client that connects when first used and gives up soon."""
+    return redis.Redis.from_url(
+        url or LOCAL_REDIS,
+        socket_timeout=REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        health_check_interval=30,
+    )
