@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,11 +27,15 @@ class Transaction:
     conn: Connection
     now: datetime
     _after_commit: list[Callable[[], None]] = field(default_factory=list)
+    _once: set[str] = field(default_factory=set)
 
-    def after_commit(self, action: Callable[[], None]) -> None:
-        """Run `action` once the transaction is durable; equal actions run once."""
-        if action not in self._after_commit:
-            self._after_commit.append(action)
+    def after_commit(self, action: Callable[[], None], *, once: str | None = None) -> None:
+        """Run `action` when the transaction is durable; of those with the same `once`, the first alone."""
+        if once is not None:
+            if once in self._once:
+                return
+            self._once.add(once)
+        self._after_commit.append(action)
 
     def committed(self) -> None:
         for action in self._after_commit:
@@ -43,6 +48,7 @@ class Database:
     def __init__(self, url: str, *, clock: Clock | None = None, pool_size: int = 16) -> None:
         self.url = normalise(url)
         self.clock = clock or SystemClock()
+        self._one_writer: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
         self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url, pool_size)
 
     @property
@@ -55,9 +61,9 @@ class Database:
 
         On SQLite it takes the write lock at once (BEGIN IMMEDIATE): what was read stays true until commit.
         """
-        with self._failures_named(), self.engine.connect() as conn:
-            if self.is_sqlite:
-                conn = conn.execution_options(sqlite_begin="IMMEDIATE")
+        # Writers of one process queue here in order: SQLite's own busy wait is a sleep with a lottery at its end.
+        with self._failures_named(), self._one_writer, self.engine.connect() as fresh:
+            conn = fresh.execution_options(sqlite_begin="IMMEDIATE") if self.is_sqlite else fresh
             tx = Transaction(conn, self.clock.now())
             with conn.begin():
                 yield tx

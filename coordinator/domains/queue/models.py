@@ -41,8 +41,7 @@ demands = Table(
     "demands",
     metadata,
     id_column(),
-    Column("agent_id", Id, ForeignKey("lanes.agent_id"), nullable=False),
-    Column("key", String(64), nullable=False, unique=True),
+    Column("agent_id", Id, nullable=False),
     Column("needs", Document, nullable=False),
     Column("takes_slot", Boolean, nullable=False),
     Column("hold_reason", Text),
@@ -120,6 +119,7 @@ attempts = Table(
     Column("number", Integer, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("node_id", Id, nullable=False),
+    Column("node_name", Name, nullable=False),
     Column("node_epoch", String(64)),
     Column("takes_slot", Boolean, nullable=False),
     Column("state", String(16), nullable=False),
@@ -166,6 +166,15 @@ attempts = Table(
     ),
 )
 """One try each; the row is the outbox (`published_at`) and, once claimed, the only permission to start a computer."""
+
+job_inputs = Table(
+    "job_inputs",
+    metadata,
+    Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("file_id", Id, primary_key=True),
+    Index("ix_job_inputs_file_id", "file_id"),
+)
+"""Which files a job reads, so that none of them is deleted under it."""
 
 job_results = Table(
     "job_results",
@@ -223,4 +232,15 @@ leaders = Table(
     time_column("until"),
 )
 
-__all__ = ["agent_stats", "attempts", "demands", "events", "job_events", "job_results", "jobs", "lanes", "leaders"]
+__all__ = [
+    "agent_stats",
+    "attempts",
+    "demands",
+    "events",
+    "job_events",
+    "job_inputs",
+    "job_results",
+    "jobs",
+    "lanes",
+    "leaders",
+]

@@ -17,7 +17,7 @@ class JobState(StrEnum):
     running = "running"
     """A node holds the claim. Its report, or the loss of its lease, ends it."""
     cancelling = "cancelling"
-    """Somebody cancelled a running job. The node's report that the computer is gone ends it."""
+    """A running job is being stopped: somebody cancelled it, or its deadline passed. The node's report ends it."""
     succeeded = "succeeded"
     """A current attempt's result was accepted. Final."""
     dead = "dead"
@@ -49,7 +49,7 @@ JOB = Lifecycle(
         JobState.queued: {JobState.dispatched, JobState.cancelled, JobState.dead, JobState.succeeded},
         JobState.dispatched: {JobState.running, JobState.queued, JobState.cancelled, JobState.dead},
         JobState.running: {JobState.succeeded, JobState.queued, JobState.dead, JobState.cancelling},
-        JobState.cancelling: {JobState.cancelled},
+        JobState.cancelling: {JobState.cancelled, JobState.dead},
         JobState.succeeded: set(),
         JobState.dead: {JobState.queued},
         JobState.cancelled: set(),

@@ -1,0 +1,65 @@
+"""Who leads: one holder at a time, with an epoch that every write of a leader carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+
+from coordinator.domains.queue.models import leaders
+from coordinator.domains.queue.store import upsert
+from coordinator.store.database import Transaction
+from shared.errors import Conflict
+
+DISPATCHER = "dispatcher"
+
+
+class NotLeading(Conflict):
+    """Somebody else leads by now; what this process wanted to write is not written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One unbroken time of leading. Leases are not judged before `since` is older than the grace."""
+
+    holder: str
+    epoch: int
+    since: datetime
+
+
+def campaign(tx: Transaction, *, holder: str, seconds: float) -> Term | None:
+    """Take the lead when nobody has it; None while somebody else does."""
+    new = {"holder": holder, "epoch": 1, "since": tx.now, "until": tx.now + timedelta(seconds=seconds)}
+    fresh = upsert(tx, leaders).values(name=DISPATCHER, **new).on_conflict_do_nothing(index_elements=["name"])
+    if tx.conn.execute(fresh).rowcount == 1:
+        return Term(holder, 1, tx.now)
+    takeover = (
+        update(leaders)
+        .where(leaders.c.name == DISPATCHER, leaders.c.until < tx.now)
+        .values(new | {"epoch": leaders.c.epoch + 1})
+        .returning(leaders.c.epoch)
+    )
+    row = tx.conn.execute(takeover).first()
+    return Term(holder, row.epoch, tx.now) if row else None
+
+
+def renew(tx: Transaction, term: Term, *, seconds: float) -> None:
+    """Lead on; NotLeading when the term is over."""
+    mine = (leaders.c.name == DISPATCHER, leaders.c.holder == term.holder, leaders.c.epoch == term.epoch)
+    statement = update(leaders).where(*mine).values(until=tx.now + timedelta(seconds=seconds))
+    if tx.conn.execute(statement).rowcount == 0:
+        raise NotLeading("another dispatcher leads now")
+
+
+def require(tx: Transaction, term: Term) -> None:
+    """Hold the lead's row to the end of this transaction; NotLeading when the term is over."""
+    mine = (leaders.c.name == DISPATCHER, leaders.c.holder == term.holder, leaders.c.epoch == term.epoch)
+    if tx.conn.execute(select(leaders.c.epoch).where(*mine).with_for_update(read=True)).first() is None:
+        raise NotLeading("another dispatcher leads now")
+
+
+def resign(tx: Transaction, term: Term) -> None:
+    """End the term now, so that the next leader need not wait for it to run out."""
+    mine = (leaders.c.name == DISPATCHER, leaders.c.holder == term.holder, leaders.c.epoch == term.epoch)
+    tx.conn.execute(update(leaders).where(*mine).values(until=tx.now - timedelta(seconds=1)))

@@ -1,0 +1,242 @@
+"""The one place where jobs and attempts change state.
+
+Decisions produce moves; `apply` writes many of them at once: rows by compare-and-set on the version, the history line
+of each, and the event that tells others. The caller holds the jobs' row locks, so a missed guard is a bug, not a race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Table, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from coordinator.domains.queue.models import agent_stats, attempts, events, job_events, jobs
+from coordinator.domains.queue.rows import Attempt, Job
+from coordinator.domains.queue.states import ATTEMPT, ENDED, JOB, AttemptState, JobState
+from coordinator.store.database import Transaction
+from coordinator.store.rowset import insert_rows, rowset
+from shared.errors import StateConflict
+
+JOB_WRITES = (
+    "state",
+    "hold_reason",
+    "generation",
+    "attempts_made",
+    "current_attempt_id",
+    "fail_count",
+    "infra_count",
+    "not_before",
+    "cancel_requested_at",
+    "reason_code",
+    "error",
+    "started_at",
+    "finished_at",
+)
+ATTEMPT_WRITES = (
+    "state",
+    "node_epoch",
+    "token_hash",
+    "claimed_at",
+    "lease_until",
+    "ended_at",
+    "exit_code",
+    "reason_code",
+    "error",
+    "usage",
+    "computer",
+    "result_digest",
+)
+ATTEMPT_INSERTS = (
+    "id",
+    "job_id",
+    "number",
+    "generation",
+    "node_id",
+    "node_name",
+    "takes_slot",
+    "state",
+    "dispatched_at",
+    "publish_count",
+)
+JOB_EVENT_COLUMNS = ("job_id", "attempt_number", "at", "type", "level", "stream", "message", "data")
+EVENT_COLUMNS = ("at", "space", "type", "subject_id", "data")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One job from `before` to `after`, with the attempt that goes along, if one does.
+
+    `attempt_before` None with an `attempt_after` means that the attempt is new.
+    """
+
+    before: Job
+    after: Job
+    message: str
+    attempt_before: Attempt | None = None
+    attempt_after: Attempt | None = None
+    level: str = "info"
+    data: dict[str, Any] | None = None
+
+
+def apply(tx: Transaction, moves: Sequence[Move]) -> None:
+    """Write the moves. Raises StateConflict when a lifecycle forbids one or a row is not as it was read."""
+    if not moves:
+        return
+    for move in moves:
+        _require_allowed(move)
+    _update_attempts(tx, [m for m in moves if m.attempt_before is not None and m.attempt_after is not None])
+    _update_jobs(tx, moves)
+    _insert_attempts(tx, [m.attempt_after for m in moves if m.attempt_before is None and m.attempt_after is not None])
+    tell(tx.conn, (_history(move, tx.now) for move in moves))
+    announce(tx.conn, [event for move in moves for event in _consequences(move, tx.now)])
+    _count(tx.conn, moves)
+
+
+def tell(conn: Connection, lines: Iterable[dict[str, Any]]) -> None:
+    """Append to the timelines of jobs. The caller holds the row locks of those jobs."""
+    conn.execute(insert_rows(conn, job_events, JOB_EVENT_COLUMNS, lines))
+
+
+def announce(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Append events for others to follow."""
+    if rows:
+        conn.execute(insert_rows(conn, events, EVENT_COLUMNS, rows))
+
+
+def _require_allowed(move: Move) -> None:
+    if move.before.state != move.after.state:
+        JOB.require(move.before.state, move.after.state)
+    old, new = move.attempt_before, move.attempt_after
+    if old is not None and new is not None and old.state != new.state:
+        ATTEMPT.require(old.state, new.state)
+
+
+def _update_jobs(tx: Transaction, moves: Sequence[Move]) -> None:
+    rows = [{"id": m.before.id, "seen": m.before.version, **_fields(m.after, JOB_WRITES)} for m in moves]
+    kinds = {"id": jobs.c.id.type, "seen": jobs.c.version.type} | {name: jobs.c[name].type for name in JOB_WRITES}
+    new = rowset(tx.conn, "moved", kinds, rows)
+    statement = (
+        update(jobs)
+        .values({name: new.c[name] for name in JOB_WRITES} | {"version": jobs.c.version + 1, "updated_at": tx.now})
+        .where(jobs.c.id == new.c.id, jobs.c.version == new.c.seen)
+    )
+    _require_all(tx.conn.execute(statement).rowcount, moves, "job")
+
+
+def _update_attempts(tx: Transaction, moves: Sequence[Move]) -> None:
+    if not moves:
+        return
+    rows = [
+        {"id": m.attempt_before.id, "seen": str(m.attempt_before.state), **_fields(m.attempt_after, ATTEMPT_WRITES)}
+        for m in moves
+        if m.attempt_before is not None and m.attempt_after is not None
+    ]
+    kinds = {"id": attempts.c.id.type, "seen": attempts.c.state.type}
+    kinds |= {name: attempts.c[name].type for name in ATTEMPT_WRITES}
+    new = rowset(tx.conn, "moved", kinds, rows)
+    statement = (
+        update(attempts)
+        .values({name: new.c[name] for name in ATTEMPT_WRITES})
+        .where(attempts.c.id == new.c.id, attempts.c.state == new.c.seen)
+    )
+    _require_all(tx.conn.execute(statement).rowcount, moves, "attempt")
+
+
+def _insert_attempts(tx: Transaction, fresh: Sequence[Attempt]) -> None:
+    if fresh:
+        rows = [_fields(attempt, ATTEMPT_INSERTS) for attempt in fresh]
+        tx.conn.execute(insert_rows(tx.conn, attempts, ATTEMPT_INSERTS, rows))
+
+
+def _require_all(count: int, moves: Sequence[Move], what: str) -> None:
+    if count != len(moves):
+        raise StateConflict(f"{len(moves) - count} of {len(moves)} {what} rows were not as they were read")
+
+
+def _fields(value: Job | Attempt, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
+def _history(move: Move, now: datetime) -> dict[str, Any]:
+    attempt = move.attempt_after or move.attempt_before
+    return {
+        "job_id": move.after.id,
+        "attempt_number": attempt.number if attempt else None,
+        "at": now,
+        "type": f"job.{move.after.state}",
+        "level": move.level,
+        "message": move.message,
+        "data": _facts(move, attempt),
+    }
+
+
+def _facts(move: Move, attempt: Attempt | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"from": str(move.before.state), "to": str(move.after.state), **(move.data or {})}
+    if move.after.reason_code and move.after.reason_code != move.before.reason_code:
+        facts["reason_code"] = move.after.reason_code
+    if attempt is not None:
+        facts |= {"attempt": str(attempt.state), "node_id": attempt.node_id}
+        if attempt.reason_code:
+            facts["reason_code"] = attempt.reason_code
+    return facts
+
+
+_ENDS = {JobState.succeeded: "completed", JobState.dead: "failed", JobState.cancelled: "cancelled"}
+
+
+def _consequences(move: Move, now: datetime) -> Iterable[dict[str, Any]]:
+    """What the world hears: `task.completed`, `execution.failed`, … and `task.updated` for every other visible step."""
+    if move.before.state == move.after.state:
+        return
+    word = _ENDS.get(move.after.state, "updated")
+    if move.after.state is JobState.dispatched:
+        return  # Being on its way to a node is told to those who follow the job itself; others hear when it runs.
+    yield {
+        "at": now,
+        "space": move.after.space,
+        "type": f"{move.after.kind}.{word}",
+        "subject_id": move.after.id,
+        "data": {
+            "id": move.after.id,
+            "state": str(move.after.state),
+            "agent_id": move.after.agent_id,
+            "reason_code": move.after.reason_code,
+        },
+    }
+
+
+def _count(conn: Connection, moves: Sequence[Move]) -> None:
+    """Add the ended jobs to their agents' totals: one row per agent, in id order so that writers never deadlock."""
+    totals: dict[str, list[int]] = {}
+    for move in moves:
+        if move.after.state not in ENDED or move.before.state in ENDED or move.after.agent_id is None:
+            continue
+        total = totals.setdefault(move.after.agent_id, [0, 0, 0])
+        total[0] += move.after.state is JobState.succeeded
+        total[1] += move.after.state is JobState.dead
+        total[2] += _run_ms(move)
+    if not totals:
+        return
+    rows = [
+        {"agent_id": agent_id, "succeeded": good, "failed": bad, "run_ms": ms}
+        for agent_id, (good, bad, ms) in sorted(totals.items())
+    ]
+    _add_up(conn, agent_stats, rows)
+
+
+def _run_ms(move: Move) -> int:
+    attempt = move.attempt_after
+    if attempt is None or attempt.state is not AttemptState.succeeded or not attempt.usage:
+        return 0
+    return int(attempt.usage.get("wall_ms") or 0)
+
+
+def _add_up(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(table).values(list(rows))
+    added = {name: table.c[name] + statement.excluded[name] for name in ("succeeded", "failed", "run_ms")}
+    conn.execute(statement.on_conflict_do_update(index_elements=["agent_id"], set_=added))

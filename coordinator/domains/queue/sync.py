@@ -1,0 +1,136 @@
+"""Claims and reports of a node: many in one request, one transaction, a fixed number of statements."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from coordinator.domains.queue import decisions, moves
+from coordinator.domains.queue.limits import Limits
+from coordinator.domains.queue.models import attempts, job_results, jobs
+from coordinator.domains.queue.rows import Attempt, Job, pair_of, select_pairs
+from coordinator.domains.queue.signals import nudge
+from coordinator.domains.queue.tokens import attempt_token, token_hash
+from coordinator.resources import Resources
+from coordinator.store.database import Transaction
+from coordinator.store.rowset import insert_rows
+from shared.contracts.node import Claim, Grant, Outcome, Report, Sync, SyncReply
+
+Pairs = Mapping[str, tuple[Attempt, Job]]
+
+
+def sync(tx: Transaction, resources: Resources, *, node_id: str, request: Sync) -> SyncReply:
+    """Decide every claim and report of the batch. Reports go first: they free what claims may need."""
+    limits = Limits.of(resources.settings)
+    claims = [Claim.from_json(item) for item in request.claims]
+    reports = [Report.from_json(item) for item in request.reports]
+    pairs = lock_pairs(tx, {item.attempt_id for item in claims} | {item.attempt_id for item in reports})
+    verdicts, ended = _decide_reports(tx, pairs, reports, node_id=node_id, limits=limits)
+    grants, started = _decide_claims(
+        tx, pairs, claims, node_id=node_id, epoch=request.epoch, key=resources.key("attempts"), limits=limits
+    )
+    moves.apply(tx, [*ended, *started])
+    _store_results(tx, reports, ended)
+    if ended:
+        nudge(tx, resources, "report")
+    return SyncReply(grants=[grant.to_json() for grant in _with_specs(tx, grants)], reports=verdicts)
+
+
+def lock_pairs(tx: Transaction, attempt_ids: Collection[str]) -> dict[str, tuple[Attempt, Job]]:
+    """The attempts with their jobs, the jobs' rows locked in id order so that two batches never deadlock."""
+    if not attempt_ids:
+        return {}
+    query = select_pairs().where(attempts.c.id.in_(sorted(attempt_ids))).order_by(jobs.c.id).with_for_update(of=jobs)
+    return {attempt.id: (attempt, job) for attempt, job in map(pair_of, tx.conn.execute(query))}
+
+
+def _decide_reports(
+    tx: Transaction, pairs: Pairs, reports: Sequence[Report], *, node_id: str, limits: Limits
+) -> tuple[dict[str, str], list[moves.Move]]:
+    verdicts: dict[str, str] = {}
+    made: list[moves.Move] = []
+    for told in reports:
+        if told.attempt_id in verdicts:
+            continue  # Twice in one batch is the same report: the first one decides.
+        pair = pairs.get(told.attempt_id)
+        verdict = (
+            decisions.report(*pair, _understood(told), node_id=node_id, now=tx.now, limits=limits, draw=random.random())  # noqa: S311 - jitter, not a secret
+            if pair
+            else decisions.Stale()
+        )
+        verdicts[told.attempt_id] = "stale" if isinstance(verdict, decisions.Stale) else "accepted"
+        if isinstance(verdict, decisions.Accepted) and verdict.move is not None:
+            made.append(verdict.move)
+    return verdicts, made
+
+
+def _understood(report: Report) -> decisions.Told:
+    return decisions.Told(
+        outcome=Outcome(report.outcome),
+        token_hash=token_hash(report.token),
+        exit_code=report.exit_code,
+        reason_code=report.reason_code,
+        error=report.error,
+        usage=report.usage,
+        computer=report.computer,
+        digest=report.digest,
+    )
+
+
+def _decide_claims(
+    tx: Transaction,
+    pairs: Pairs,
+    claims: Sequence[Claim],
+    *,
+    node_id: str,
+    epoch: str,
+    key: bytes,
+    limits: Limits,
+) -> tuple[list[Grant], list[moves.Move]]:
+    grants: list[Grant] = []
+    made: list[moves.Move] = []
+    known = dict(pairs)
+    for claim in claims:
+        token = attempt_token(key, attempt_id=claim.attempt_id, epoch=epoch, nonce=claim.nonce)
+        pair = known.get(claim.attempt_id)
+        if pair is None:
+            grants.append(Grant(claim.attempt_id, refused="unknown_attempt"))
+            continue
+        by = decisions.Claimant(node_id, epoch, token_hash(token))
+        verdict = decisions.claim(*pair, by, now=tx.now, lease_seconds=limits.lease_seconds)
+        if isinstance(verdict, decisions.Refused):
+            grants.append(Grant(claim.attempt_id, refused=verdict.code))
+            continue
+        if verdict.move is not None and verdict.move.attempt_after is not None:
+            made.append(verdict.move)
+            known[claim.attempt_id] = (verdict.move.attempt_after, verdict.move.after)
+        attempt, job = pair
+        grants.append(
+            Grant(claim.attempt_id, token, job.id, attempt.number, limits.lease_seconds, spec={}, refused=None)
+        )
+    return grants, made
+
+
+def _with_specs(tx: Transaction, grants: Sequence[Grant]) -> list[Grant]:
+    """The grants with what is to be done; specs are read only for what was granted."""
+    ids = [grant.job_id for grant in grants if grant.job_id]
+    if not ids:
+        return list(grants)
+    specs = {row.id: row.spec for row in tx.conn.execute(select(jobs.c.id, jobs.c.spec).where(jobs.c.id.in_(ids)))}
+    return [Grant(**{**grant.to_json(), "spec": specs[grant.job_id]}) if grant.job_id else grant for grant in grants]
+
+
+def _store_results(tx: Transaction, reports: Sequence[Report], ended: Sequence[moves.Move]) -> None:
+    told = {report.attempt_id: report for report in reports}
+    rows: list[dict[str, Any]] = [
+        {"job_id": move.after.id, "attempt_id": attempt.id, "result": told[attempt.id].result}
+        for move in ended
+        if (attempt := move.attempt_after) is not None
+        and move.after.state == "succeeded"
+        and told[attempt.id].result is not None
+    ]
+    if rows:
+        tx.conn.execute(insert_rows(tx.conn, job_results, ("job_id", "attempt_id", "result"), rows))
