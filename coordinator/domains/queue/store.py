@@ -377,6 +377,16 @@ def agent_stats(tx: Transaction, agent_ids: Collection[str]) -> dict[str, AgentS
     }
 
 
+def busy_agents(tx: Transaction) -> frozenset[str]:
+    query = (
+        select(jobs.c.agent_id)
+        .select_from(attempts.join(jobs, jobs.c.id == attempts.c.job_id))
+        .where(attempts.c.state.in_(LIVE_ATTEMPT), jobs.c.agent_id.is_not(None))
+        .distinct()
+    )
+    return frozenset(row.agent_id for row in tx.conn.execute(query))
+
+
 def events_after(tx: Transaction, job_id: str, after: int, limit: int, *, event_type: str | None) -> list[JobEvent]:
     query = select(job_events).where(job_events.c.job_id == job_id, job_events.c.id > after)
     if event_type is not None:
