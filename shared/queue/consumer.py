@@ -1,0 +1,148 @@
+"""A real Celery worker inside a process of ours: it reads one node's queue and hands each ticket to a handler."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol
+
+import structlog
+from celery import Celery
+from celery.exceptions import Ignore
+from celery.worker import WorkController
+from celery.worker import state as celery_state
+from kombu.asynchronous import set_event_loop
+
+from shared.queue.app import make_app
+from shared.queue.names import NUDGE, PING, RUN, consumer_name
+from shared.queue.tickets import TICKET_VERSION, RunTicket
+
+SPARE_THREADS = 2
+"""Beside those for attempts: a nudge must never wait for a job to end."""
+
+_STOP_SECONDS = 15.0
+
+log = structlog.get_logger(__name__)
+
+
+class TicketRefused(Exception):
+    """The claim was refused; the ticket is dropped and nothing failed."""
+
+
+class AttemptFailed(Exception):
+    """The attempt ran and did not succeed; the text says how it ended."""
+
+
+class TicketHandler(Protocol):
+    """What a node does with tickets. Called from many threads."""
+
+    def run(self, ticket: RunTicket) -> None:
+        """Claim the attempt and run it to its end; raises TicketRefused or AttemptFailed."""
+
+    def nudge(self) -> None: ...
+
+    def ping(self) -> None: ...
+
+
+class _Controller(WorkController):
+    """A Celery worker that says when it has left its loop: the threads of its pool may go on for hours after that."""
+
+    left_loop: threading.Event
+
+    def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
+        self.left_loop.set()
+        super().stop(in_sighandler=in_sighandler, exitcode=exitcode)
+
+    def terminate(self, in_sighandler: bool = False) -> None:
+        self.left_loop.set()
+        super().terminate(in_sighandler=in_sighandler)
+
+
+class TicketConsumer:
+    """One run of the Celery worker: started once, stopped once. A process has at most one that is not stopped."""
+
+    def __init__(self, broker_url: str, *, node_id: str, threads: int, handler: TicketHandler) -> None:
+        self.app = make_app(broker_url, node_id=node_id)
+        _register(self.app, node_id, handler)
+        # The hub is a global of kombu. A stopped worker's hub is closed when its last thread ends, so that a new worker
+        # must not share it.
+        set_event_loop(None)
+        self._controller = _Controller(
+            app=self.app,
+            hostname=consumer_name(node_id),
+            pool="threads",
+            concurrency=threads + SPARE_THREADS,
+            task_events=True,
+            without_gossip=True,
+            without_mingle=True,
+            ready_callback=self._on_ready,
+        )
+        self._controller.left_loop = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._controller.start, name="consumer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to consume; returns at once. A broker that is away is tried until it comes."""
+        self._thread.start()
+
+    def wait_ready(self, timeout: float) -> bool:
+        """Whether it has begun to consume within `timeout`."""
+        return self._ready.wait(timeout)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is still meant to consume: it has not been stopped and has not given up."""
+        return self._thread.is_alive() and not self._controller.left_loop.is_set()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it holds a connection to the broker now."""
+        connection = getattr(getattr(self._controller, "consumer", None), "connection", None)
+        return self.is_alive and connection is not None and bool(connection.connected)
+
+    def stop(self, timeout: float = _STOP_SECONDS) -> bool:
+        """Take no further ticket. Attempts that run go on in their threads; returns whether the loop has ended."""
+        if not self._thread.is_alive():
+            return True
+        # The flag is read by whichever loop runs in this process, and ours is the only one.
+        celery_state.should_stop = 0
+        try:
+            return self._controller.left_loop.wait(timeout)
+        finally:
+            celery_state.should_stop = None
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the threads that still ran attempts when it was stopped; whether they have all ended."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _on_ready(self, _consumer: Any) -> None:
+        self._ready.set()
+
+
+def _register(app: Celery, node_id: str, handler: TicketHandler) -> None:
+    # send_events is off: the handler sends those of attempts itself, in batches, and the others interest nobody.
+    @app.task(name=RUN, shared=False, send_events=False, throws=(AttemptFailed,))
+    def run(**kwargs: Any) -> None:
+        ticket = _read(kwargs, node_id)
+        if ticket is None:
+            raise Ignore
+        try:
+            handler.run(ticket)
+        except TicketRefused:
+            raise Ignore from None
+
+    @app.task(name=NUDGE, shared=False, send_events=False)
+    def nudge() -> None:
+        handler.nudge()
+
+    @app.task(name=PING, shared=False, send_events=False)
+    def ping() -> None:
+        handler.ping()
+
+
+def _read(kwargs: dict[str, Any], node_id: str) -> RunTicket | None:
+    """The ticket, or None for one that is not ours or that we cannot read."""
+    if kwargs.get("v") != TICKET_VERSION or kwargs.get("node") != node_id:
+        log.warning("ticket_not_ours", version=kwargs.get("v"), node=kwargs.get("node"))
+        return None
+    return RunTicket(attempt=str(kwargs["attempt"]), job=str(kwargs["job"]), number=int(kwargs["number"]), node=node_id)
