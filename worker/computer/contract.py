@@ -56,6 +56,28 @@ class DriverInfo:
     features: frozenset[str] = frozenset()
 
 
+class Feature(StrEnum):
+    """What a driver promises here beyond running commands; `self_check` tries exactly what is declared."""
+
+    absolute_work = "absolute_work"
+    background = "background"
+    cpu_limit = "cpu_limit"
+    disk_watch = "disk_watch"
+    hidden_host = "hidden_host"
+    kills_everything = "kills_everything"
+    memory_limit = "memory_limit"
+    network_none = "network_none"
+    network_open = "network_open"
+    no_privileges = "no_privileges"
+    oom_told = "oom_told"
+    pids_limit = "pids_limit"
+    private_processes = "private_processes"
+    read_only_root = "read_only_root"
+    seccomp = "seccomp"
+    unprivileged_user = "unprivileged_user"
+    usage = "usage"
+
+
 class Network(StrEnum):
     none = "none"
     open = "open"
@@ -63,7 +85,10 @@ class Network(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ComputerSpec:
-    """What a job asks for. `id` is the attempt id and makes creation idempotent; sizes are MiB."""
+    """What a job asks for. `id` is the attempt id and makes creation idempotent; sizes are MiB.
+
+    `expires_at` (epoch seconds) is written on the computer for whoever finds it later; it ends nothing by itself.
+    """
 
     id: str
     image: str | None = None
@@ -74,6 +99,7 @@ class ComputerSpec:
     disk_mb: int = 1024
     network: Network = Network.none
     kind: str = "task"
+    expires_at: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -138,6 +164,16 @@ class Collected:
     refused: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file to put at `path` (relative to the work directory). `size` is needed for a source that cannot seek."""
+
+    path: str
+    source: BinaryIO | bytes
+    size: int | None = None
+    mode: int = 0o644
+
+
 OnOutput = Callable[[str, bytes], None]
 """Called with ("stdout" | "stderr", chunk) while a command runs; must not block for long."""
 
@@ -152,6 +188,9 @@ class Computer(Protocol):
 
     def put(self, path: str, source: BinaryIO | bytes, *, size: int | None = None, mode: int = 0o644) -> None:
         """Write one file at `path` (relative to the work directory), owned by the job's user; makes parents."""
+
+    def put_files(self, files: Sequence[InputFile]) -> None:
+        """Write many files at the price of one; the same rules as `put`. Nothing to write costs nothing."""
 
     def exec(
         self,
@@ -191,6 +230,9 @@ class ComputerDriver(Protocol):
 
     def probe(self) -> DriverInfo:
         """Whether this driver really works here, by trying it."""
+
+    def answers(self) -> bool:
+        """Whether the driver is there right now; cheap enough for every heartbeat."""
 
     def create(self, spec: ComputerSpec) -> Computer:
         """A started computer, ready for put and exec. Refuses (IsolationTooWeak) rather than downgrades."""

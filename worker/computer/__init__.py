@@ -1,0 +1,1 @@
+"""Computers: isolated machines for jobs, made by drivers that keep one contract."""

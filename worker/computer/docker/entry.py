@@ -1,0 +1,174 @@
+"""How work enters a container: one exec for each command, and the execs that end it again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import quote
+
+from worker.computer.contract import ComputerLost
+from worker.computer.docker.engine import Engine, EngineError, container_path
+from worker.computer.docker.frames import FrameDecoder
+from worker.computer.docker.recipe import JOB_USER, exec_body
+from worker.computer.running import MARKER
+from worker.computer.supervise import OutputSource
+
+_KILLED = 137
+_GONE = (404, 409)
+
+# Signals every process whose environment holds the marker, again and again until none is left. `tr` and `grep`
+# are in every image that has a shell worth the name; without them the caller's patience leads to kill_everything.
+_SWEEP = (
+    "for round in 1 2 3 4 5 6 7 8 9 10; do found=; for e in /proc/[0-9]*/environ; do p=${e#/proc/}; p=${p%/environ}; "
+    '[ "$p" = $$ ] && continue; if tr "\\000" "\\n" <"$e" 2>/dev/null | grep -qxF "$MARK"; then kill "-$SIGNAL" "$p" '
+    '2>/dev/null && found=1; fi; done; [ -n "$found" ] && [ "$SIGNAL" = 9 ] || break; done'
+)
+_KILL_EVERYTHING = "kill -9 -1"
+
+
+class ContainerEntry:
+    """Starts commands in one container as the job's user."""
+
+    def __init__(self, engine: Engine, container: str, *, on_lost: Callable[[], ComputerLost], alone: bool) -> None:
+        self._engine = engine
+        self._container = container
+        self._on_lost = on_lost
+        self._alone = alone
+        self._lock = threading.Lock()
+        self._running = 0
+
+    def start(
+        self, argv: Sequence[str], env: Mapping[str, str], *, with_stdin: bool, user: str = JOB_USER
+    ) -> StartedExec:
+        with self._lock:
+            self._running += 1
+        try:
+            exec_id = self.create(argv, env, with_stdin=with_stdin, user=user)
+            sock = self._attach(exec_id)
+        except BaseException:
+            self.ended()
+            raise
+        return StartedExec(self, exec_id, sock, marker=env.get(MARKER, ""), with_stdin=with_stdin)
+
+    def _attach(self, exec_id: str) -> socket.socket:
+        try:
+            return self._engine.hijack(_exec_path(exec_id, "start"), {"Detach": False, "Tty": False})
+        except EngineError as error:
+            raise self._told(error) from error
+
+    def create(
+        self, argv: Sequence[str], env: Mapping[str, str], *, with_stdin: bool = False, user: str = JOB_USER
+    ) -> str:
+        body = exec_body(list(argv), env, user=user, with_stdin=with_stdin)
+        try:
+            answer = self._engine.post(container_path(self._container, "exec"), body=body)
+        except EngineError as error:
+            raise self._told(error) from error
+        return str(answer["Id"])
+
+    def detached(self, script: str, env: Mapping[str, str]) -> str:
+        """Starts a helper without reading it: its end may not be told while a flooding neighbour is not read."""
+        exec_id = self.create(["sh", "-c", script], env)
+        try:
+            self._engine.post(_exec_path(exec_id, "start"), body={"Detach": True, "Tty": False})
+        except EngineError as error:
+            raise self._told(error) from error
+        return exec_id
+
+    def exit_code(self, exec_id: str) -> int | None:
+        try:
+            state = self._engine.get(_exec_path(exec_id, "json"))
+        except EngineError as error:
+            raise self._told(error) from error
+        if state["Running"] or state["ExitCode"] is None:
+            return None
+        code = int(state["ExitCode"])
+        if code == _KILLED:
+            self._check_alive()
+        return code
+
+    def signal(self, marker: str, number: int) -> None:
+        """All processes of one command, or simply all when it has the computer to itself."""
+        with self._lock:
+            by_itself = self._alone and self._running <= 1
+        if number == 9 and by_itself:
+            self.kill_everything()
+        else:
+            self.detached(_SWEEP, {"MARK": f"{MARKER}={marker}", "SIGNAL": str(number)})
+
+    def kill_everything(self) -> str:
+        return self.detached(_KILL_EVERYTHING, {})
+
+    def kill_container(self) -> None:
+        try:
+            self._engine.post(container_path(self._container, "kill"))
+        except EngineError as error:
+            if error.status_code not in _GONE:
+                raise
+
+    def ended(self) -> None:
+        with self._lock:
+            self._running -= 1
+
+    def _check_alive(self) -> None:
+        try:
+            state = self._engine.get(container_path(self._container, "json"))["State"]
+        except EngineError as error:
+            raise self._told(error) from error
+        if not state["Running"]:
+            raise self._on_lost()
+
+    def _told(self, error: EngineError) -> Exception:
+        return self._on_lost() if error.status_code in _GONE else error
+
+
+class StartedExec:
+    """One exec under way; its socket carries both streams in frames and takes the input."""
+
+    exit_fd: int | None = None
+
+    def __init__(
+        self, entry: ContainerEntry, exec_id: str, sock: socket.socket, *, marker: str, with_stdin: bool
+    ) -> None:
+        self._entry = entry
+        self._exec_id = exec_id
+        self._sock = sock
+        self._marker = marker
+        sock.setblocking(False)
+        self.outputs: Sequence[OutputSource] = [OutputSource(sock.fileno(), FrameDecoder())]
+        # Its own descriptor, because a selector wants one for reading and one for writing.
+        self.stdin = os.dup(sock.fileno()) if with_stdin else None
+
+    def end_input(self) -> None:
+        if self.stdin is not None:
+            os.close(self.stdin)
+            self.stdin = None
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def exit_code(self) -> int | None:
+        return self._entry.exit_code(self._exec_id)
+
+    def settle(self) -> None:
+        """What a command leaves in the background lives on until the computer goes."""
+
+    def terminate(self) -> None:
+        self._entry.signal(self._marker, 15)
+
+    def kill(self) -> None:
+        self._entry.signal(self._marker, 9)
+
+    def kill_hard(self) -> None:
+        self._entry.kill_container()
+
+    def close(self) -> None:
+        if self.stdin is not None:
+            os.close(self.stdin)
+            self.stdin = None
+        self._sock.close()
+        self._entry.ended()
+
+
+def _exec_path(exec_id: str, what: str) -> str:
+    return f"/exec/{quote(exec_id, safe='')}/{what}"

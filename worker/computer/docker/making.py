@@ -1,0 +1,133 @@
+"""From a spec to a running container: created, or adopted when an earlier try of the same attempt made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worker.computer.contract import ComputerError, ComputerSpec, Network
+from worker.computer.docker.engine import Engine, EngineError, container_path
+from worker.computer.docker.holders import Holder, Holders
+from worker.computer.docker.images import Images
+from worker.computer.docker.recipe import (
+    COMPUTER,
+    Identity,
+    computer_body,
+    computer_labels,
+    container_name,
+    network_mode,
+    volume_name,
+)
+from worker.computer.docker.removal import remove_container, remove_volume
+
+_CONFLICT = 409
+_NOT_FOUND = 404
+
+
+class HolderDied(ComputerError):
+    """The namespace that a new computer was to join went away before it could."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A running container; `release` is to be called once when it is gone."""
+
+    container: str
+    keeper_pid: int
+    volume: str | None
+    release: Callable[[], None]
+
+
+class Maker:
+    def __init__(
+        self, engine: Engine, identity: Identity, *, images: Images, holders: Holders, runtime: str | None
+    ) -> None:
+        self._engine = engine
+        self._identity = identity
+        self._images = images
+        self._holders = holders
+        self._runtime = runtime
+
+    def make(self, spec: ComputerSpec) -> Made:
+        if spec.network is Network.open:
+            return self._create_or_adopt(spec, None)
+        try:
+            return self._make_with_holder(spec)
+        except HolderDied:
+            return self._make_with_holder(spec)
+
+    def _make_with_holder(self, spec: ComputerSpec) -> Made:
+        holder = self._holders.borrow()
+        try:
+            return self._create_or_adopt(spec, holder)
+        except BaseException as error:
+            if self._holders.take_back(holder):
+                raise
+            raise HolderDied("the namespace holder of a new computer died") from error
+
+    def _create_or_adopt(self, spec: ComputerSpec, holder: Holder | None) -> Made:
+        container = self._create(spec, holder)
+        if container is None:
+            made = self._adopt(spec)
+            if holder is not None:
+                self._holders.give_back(holder)
+            return made
+        try:
+            self._engine.post(container_path(container, "start"))
+            state = self._engine.get(container_path(container, "json"))["State"]
+        except BaseException:
+            self._remove(container, spec)
+            raise
+        release = _nothing if holder is None else lambda: self._holders.give_back(holder)
+        return Made(container, int(state["Pid"]), self._volume(spec), release)
+
+    def _create(self, spec: ComputerSpec, holder: Holder | None) -> str | None:
+        """The new container, or None when one of that name exists."""
+        image = spec.image or self._images.default
+        labels = computer_labels(self._identity, spec)
+        body = computer_body(
+            spec,
+            image=image,
+            labels=labels,
+            network=network_mode(spec, holder.container if holder else None),
+            volume=self._images.work_volume(spec.id, image, labels),
+            runtime=self._runtime,
+        )
+        try:
+            return self._post(spec, body)
+        except EngineError as error:
+            if error.status_code == _CONFLICT:
+                return None
+            if not (error.status_code == _NOT_FOUND and "no such image" in error.reason.lower()):
+                raise
+        self._images.require(image)
+        return self._post(spec, body)
+
+    def _post(self, spec: ComputerSpec, body: Mapping[str, Any]) -> str:
+        return str(self._engine.post("/containers/create", {"name": container_name(spec.id)}, body)["Id"])
+
+    def _adopt(self, spec: ComputerSpec) -> Made:
+        found = self._engine.get(container_path(container_name(spec.id), "json"))
+        labels = found["Config"]["Labels"] or {}
+        if not self._identity.owns(labels) or labels.get(COMPUTER) != spec.id:
+            raise ComputerError(f"{container_name(spec.id)} exists and is not ours", computer=spec.id)
+        container = str(found["Id"])
+        if not found["State"]["Running"]:
+            # A corpse, or one that never started: its work is not worth more than a clean beginning.
+            self._remove(container, spec)
+            raise ComputerError("an earlier try left a dead container; it was removed", computer=spec.id)
+        return Made(container, int(found["State"]["Pid"]), self._volume(spec), _nothing)
+
+    def _remove(self, container: str, spec: ComputerSpec) -> None:
+        remove_container(self._engine, container)
+        volume = self._volume(spec)
+        if volume is not None:
+            remove_volume(self._engine, volume)
+
+    def _volume(self, spec: ComputerSpec) -> str | None:
+        return volume_name(spec.id) if spec.image and spec.image != self._images.default else None
+
+
+def _nothing() -> None:
+    """An adopted computer's holder belongs to whoever made it."""
