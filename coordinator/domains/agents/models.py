@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, String, Table, Text, text
+from sqlalchemy import CheckConstraint, Column, Float, Index, Integer, String, Table, Text, text
 
+from coordinator.domains.agents.states import STORED, Runtime
 from coordinator.store.schema import Document, Id, Name, id_column, metadata, time_column, version_column
+
+
+def _one_of(column: str, words: list[str]) -> str:
+    return f"{column} IN ({', '.join(repr(word) for word in words)})"
+
 
 agents = Table(
     "agents",
@@ -34,6 +40,8 @@ agents = Table(
     time_column("updated_at"),
     time_column("deleted_at", nullable=True),
     version_column(),
+    CheckConstraint(_one_of("status", sorted(STORED)), name="status"),
+    CheckConstraint(_one_of("runtime", [str(runtime) for runtime in Runtime]), name="runtime"),
     Index(
         "ix_agents_list",
         "space",
