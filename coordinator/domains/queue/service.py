@@ -9,10 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from coordinator.domains.queue import decisions, moves, store
+from coordinator.domains.queue.lines import store_lines
+from coordinator.domains.queue.nodes import abandon_node, heartbeat, work_of
 from coordinator.domains.queue.rows import Attempt, Job
 from coordinator.domains.queue.signals import call_node, nudge
 from coordinator.domains.queue.states import ENDED, JobState
 from coordinator.domains.queue.store import AgentStats, JobEvent, JobView
+from coordinator.domains.queue.sync import sync
 from coordinator.domains.queue.tokens import token_hash
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
@@ -245,6 +248,16 @@ def _speaks_for(attempt: Attempt, job: Job, node_id: str, token: str) -> bool:
     )
 
 
+def load_by_node(tx: Transaction) -> dict[tuple[str, bool], int]:
+    """Live attempts by (node id, whether they take a slot)."""
+    return store.load_by_node(tx)
+
+
+def busy_agents(tx: Transaction) -> frozenset[str]:
+    """The agents that have work on a node now."""
+    return store.busy_agents(tx)
+
+
 def live_jobs_using(tx: Transaction, file_id: str) -> int:
     """How many unfinished jobs name this file as an input."""
     return store.live_jobs_using(tx, file_id)
@@ -312,4 +325,40 @@ def _created_event(tx: Transaction, item: NewJob) -> dict[str, Any]:
     return {"at": tx.now, "space": item.space, "type": f"{item.kind}.created", "subject_id": item.id, "data": data}
 
 
-__all__ = ["ENDED", "PRIORITIES", "AgentStats", "AttemptFacts", "JobEvent", "JobState", "JobView", "NewJob"]
+__all__ = [
+    "ENDED",
+    "PRIORITIES",
+    "UNSET",
+    "AgentStats",
+    "AttemptFacts",
+    "JobEvent",
+    "JobState",
+    "JobView",
+    "NewJob",
+    "abandon_node",
+    "agent_stats",
+    "amend",
+    "assign",
+    "busy_agents",
+    "call_node",
+    "cancel",
+    "emit",
+    "events_after",
+    "get",
+    "heartbeat",
+    "hold",
+    "list_jobs",
+    "live_jobs_using",
+    "load_by_node",
+    "nudge",
+    "require_attempt",
+    "resolve",
+    "set_lane",
+    "stats",
+    "store_lines",
+    "submit",
+    "sync",
+    "unassigned",
+    "views",
+    "work_of",
+]
