@@ -126,6 +126,8 @@ class PostgresCluster:
             "port": str(self.port),
             "unix_socket_directories": str(self.data),
             "max_connections": "200",
+            # Shared memory as files of the data directory: a killed server leaves nothing in /dev/shm.
+            "dynamic_shared_memory_type": "mmap",
             "shared_buffers": "64MB",
             "fsync": switch,
             "full_page_writes": switch,

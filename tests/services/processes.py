@@ -33,6 +33,7 @@ _numbers = count(1)
 _POLL_SECONDS = 0.01
 _LOG_TAIL = 4000
 _watch: subprocess.Popen[bytes] | None = None
+_started: list[subprocess.Popen[bytes]] = []
 
 
 class ChildFailed(AssertionError):
@@ -152,12 +153,13 @@ def start(
             cwd=cwd,
             start_new_session=True,
         )
+    _started.append(process)
     return Child(argv, process, log=log, mark=mark)
 
 
-def scratch_directory(name: str) -> Path:
+def scratch_directory(name: str, *, below: Path | None = None) -> Path:
     """A directory that other users may enter, removed when this test process is gone."""
-    path = Path(tempfile.mkdtemp(prefix=f"longshore-{name}-"))
+    path = Path(tempfile.mkdtemp(prefix=f"longshore-{name}-", dir=below))
     path.chmod(0o711)
     pipe = _ensure_watch().stdin
     assert pipe is not None
@@ -183,6 +185,8 @@ def kill_leftovers() -> list[str]:
     found = leftovers()
     told = [_describe(process) for process in found]
     _kill(found)
+    for child in _started:
+        child.wait(10)
     return told
 
 
