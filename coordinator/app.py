@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from flask import Blueprint as FlaskBlueprint
 from flask import Flask
@@ -14,6 +16,7 @@ from coordinator.config import load_settings
 from coordinator.http import auth, errors, openapi, routing
 from coordinator.http import wsgi as outermost
 from coordinator.http.edge import Edge
+from coordinator.http.metrics import RequestMetrics
 from coordinator.http.slice import PREFIXES, Endpoint, Slice
 from coordinator.resources import Resources, make_resources
 
@@ -29,7 +32,17 @@ class Longshore:
     api: openapi.Api
     gatekeeper: auth.Gatekeeper
     tokens: auth.Tokens
+    metrics: RequestMetrics
     checks_replies: bool
+
+    @cached_property
+    def document(self) -> bytes:
+        """The published document, always the same bytes for the same declarations."""
+        return openapi.as_bytes(self.api)
+
+    @cached_property
+    def document_tag(self) -> str:
+        return f'"{hashlib.sha256(self.document).hexdigest()[:32]}"'
 
 
 def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None, check_replies: bool = False) -> Flask:
@@ -41,14 +54,14 @@ def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None,
     api = openapi.make_api(app)
     tokens = auth.Tokens(resources)
     served = domain_slices() if slices is None else slices
-    ours = Longshore(resources, served, api, auth.Gatekeeper(tokens), tokens, check_replies)
+    ours = Longshore(resources, served, api, auth.Gatekeeper(tokens), tokens, RequestMetrics(), check_replies)
     app.extensions["longshore"] = ours
     for one in ours.slices:
         _mount(app, ours, one)
     if resources.settings.proxy_count:
         count = resources.settings.proxy_count
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
-    outermost.install(app)
+    outermost.install(app, ours.metrics)
     return app
 
 

@@ -119,10 +119,11 @@ def render(shaped: Shaped, endpoint: Endpoint) -> Answer:
     """The bytes to send."""
     if shaped.value is None and shaped.status != 200:
         return Answer(shaped.status, b"", endpoint.media_type, shaped.headers)
-    if endpoint.returns == "json":
-        return Answer(shaped.status, dump(shaped.value), "application/json", shaped.headers)
-    body = shaped.value.encode() if isinstance(shaped.value, str) else shaped.value
-    return Answer(shaped.status, body, endpoint.media_type, shaped.headers)
+    media_type = shaped.headers.pop("Content-Type", endpoint.media_type)
+    if isinstance(shaped.value, bytes):
+        return Answer(shaped.status, shaped.value, media_type, shaped.headers)
+    body = dump(shaped.value) if endpoint.returns == "json" else str(shaped.value).encode()
+    return Answer(shaped.status, body, media_type, shaped.headers)
 
 
 def not_modified(answer: Answer, if_none_match: str | None) -> bool:

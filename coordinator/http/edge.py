@@ -15,7 +15,7 @@ from coordinator.http.auth import Credential, Gatekeeper
 from coordinator.http.call import Call, ListOf
 from coordinator.http.reading import BodyReader, QueryReader
 from coordinator.http.slice import Endpoint
-from coordinator.http.wsgi import REQUEST_ID
+from coordinator.http.wsgi import QUIET, REQUEST_ID
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from coordinator.store.paging import PageRequest
@@ -57,6 +57,7 @@ class Edge:
         self._check = check
         self._body = None if endpoint.body is None else BodyReader(endpoint.body, version=version)
         self._query = None if endpoint.query is None else QueryReader(endpoint.query)
+        self._is_open = endpoint.is_open
         self._is_list = isinstance(endpoint.reply, ListOf)
         settings = resources.settings
         multipart = endpoint.accepts == "multipart"
@@ -64,7 +65,9 @@ class Edge:
         self._reads_body = self._body is not None and endpoint.accepts == "json"
 
     def __call__(self, **path_args: str) -> Response:
-        credential = None if self._endpoint.is_open else self._gatekeeper.presented(request.headers)
+        if self._endpoint.quiet:
+            request.environ[QUIET] = True
+        credential = None if self._is_open else self._gatekeeper.presented(request.headers)
         reading.refuse_oversize(request, self._greatest_body)
         # Reading and checking come before the transaction, so that a slow or large body never holds a lock.
         read = self._read()
@@ -78,7 +81,7 @@ class Edge:
         return answer.response()
 
     def _read(self) -> Read:
-        raw = request.get_data(cache=False) if self._reads_body else b""
+        raw = reading.read_bytes(request, self._greatest_body) if self._reads_body else b""
         try:
             return Read(
                 body=self._body.read(raw, request.mimetype) if self._body and self._reads_body else {},

@@ -79,7 +79,7 @@ def _challenge() -> str:
 def _of_the_protocol(error: HTTPException) -> ResponseReturnValue:
     status = error.code or 500
     if status < 400:
-        return error.get_response(request.environ)  # type: ignore[return-value]
+        return error.get_response(request.environ)
     if status >= 500:
         return _unforeseen(error)
     headers: dict[str, str] = {}

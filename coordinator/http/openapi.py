@@ -74,7 +74,7 @@ def make_api(app: Flask) -> Api:
     schemes.security_scheme("apiKey", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
     for name, text in LIST_HEADERS.items():
         schemes.header(name, {"description": text, "schema": {"type": "integer"}}, lazy=True)
-    for status, code in CODE_OF_STATUS.items():
+    for code in CODE_OF_STATUS.values():
         error = {"description": code, "content": {"application/json": {"schema": ErrorBody}}}
         schemes.response(code, error, lazy=True)
     schemes.header("ETag", {"description": "the version of the resource", "schema": {"type": "string"}}, lazy=True)
@@ -88,9 +88,9 @@ def document(app: Flask) -> dict[str, Any]:
     return spec
 
 
-def document_bytes(app: Flask) -> bytes:
-    """The document as it is served and kept as a snapshot: always the same bytes for the same declarations."""
-    return orjson.dumps(document(app), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n"
+def as_bytes(api: Api) -> bytes:
+    """The document as it is served and kept as a snapshot."""
+    return orjson.dumps(api.spec.to_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n"
 
 
 def documented(view: Any, endpoint: Endpoint, version: str) -> Any:
@@ -155,6 +155,9 @@ def _responses(endpoint: Endpoint, version: str) -> dict[str, Any]:
     found: dict[str, Any] = {str(endpoint.status): _success(endpoint, version)}
     if endpoint.etag and endpoint.method == "GET":
         found["304"] = {"description": HTTPStatus.NOT_MODIFIED.phrase}
+    for status, shape in endpoint.also.items():
+        content = {"application/json": {"schema": _reply_schema(shape, version)}}
+        found[str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
     for status in sorted(_error_statuses(endpoint)):
         found[str(status)] = CODE_OF_STATUS[status]
     return found
@@ -218,14 +221,17 @@ def _reply_schema(reply: Any, version: str) -> Any:
 
 def check_reply(endpoint: Endpoint, version: str, value: Any, status: int) -> None:
     """Raise unless a reply is what its declaration says; switched on in tests, so the document cannot lie."""
-    if endpoint.reply is None or endpoint.returns != "json" or status != endpoint.status:
+    if status != endpoint.status and status not in endpoint.also and status != HTTPStatus.NO_CONTENT:
+        raise AssertionError(f"{endpoint.name} answers {status}, which it does not declare")
+    declared = endpoint.reply if status == endpoint.status else endpoint.also.get(status)
+    if declared is None or endpoint.returns != "json":
         return
     plain = orjson.loads(answering.dump(value))
-    if not isinstance(endpoint.reply, ListOf):
-        _require_shape(endpoint.reply, plain)
+    if not isinstance(declared, ListOf):
+        _require_shape(declared, plain)
         return
-    for item in plain if version == "v0" else plain[endpoint.reply.key]:
-        _require_shape(endpoint.reply.view, item)
+    for item in plain if version == "v0" else plain[declared.key]:
+        _require_shape(declared.view, item)
 
 
 def _require_shape(view: Any, plain: Any) -> None:

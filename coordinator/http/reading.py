@@ -65,10 +65,23 @@ def invalid(messages: Any) -> Invalid:
 
 
 def refuse_oversize(request: Request, limit: int) -> None:
-    """Raise PayloadTooLarge from the declared length alone, and let the reading stop at the limit too."""
-    request.max_content_length = limit
+    """Raise PayloadTooLarge from the declared length alone, and see to it that reading stops soon after the limit."""
+    request.max_content_length = limit + 1
     if request.content_length is not None and request.content_length > limit:
-        raise PayloadTooLarge(f"the body may have at most {limit} bytes", limit=limit)
+        raise _too_large(limit)
+
+
+def read_bytes(request: Request, limit: int) -> bytes:
+    """The body of the request."""
+    raw = request.get_data(cache=False)
+    # A body sent in chunks declares no length; werkzeug cuts it off at the maximum without a word.
+    if len(raw) > limit:
+        raise _too_large(limit)
+    return raw
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body may have at most {limit} bytes", limit=limit)
 
 
 def _json_object(raw: bytes, media_type: str) -> dict[str, Any]:

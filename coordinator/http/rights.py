@@ -32,7 +32,7 @@ def declared(may: May) -> tuple[str | Gate, ...]:
     if not alternatives or (OPEN in alternatives and len(alternatives) > 1):
         raise TypeError(f"may={may!r} says nothing: name a right, NODE, ENROL or OPEN")
     for one in alternatives:
-        if not isinstance(one, Gate) and not (isinstance(one, str) and _RIGHT.match(one)):
+        if not isinstance(one, Gate) and not _RIGHT.match(str(one)):
             raise TypeError(f"may={one!r} is neither a noun:verb right nor OPEN, NODE or ENROL")
     return alternatives
 

@@ -40,8 +40,6 @@ class View(Schema):
 class Moment(fields.Field[datetime]):
     """An RFC 3339 time with a zone."""
 
-    default_error_messages = {"invalid": "must be an RFC 3339 time with a zone, for example 2026-01-31T12:00:00Z"}
-
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else rfc3339(value)
 
@@ -51,18 +49,16 @@ class Moment(fields.Field[datetime]):
         try:
             return parse_rfc3339(value)
         except (TypeError, ValueError, OverflowError):
-            raise self.make_error("invalid") from None
+            raise ValidationError("must be an RFC 3339 time with a zone, for example 2026-01-31T12:00:00Z") from None
 
 
 class IdField(fields.String):
     """An id, lower-cased."""
 
-    default_error_messages = {"invalid_id": "must be a UUID"}
-
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs).lower()
         if not is_id(text):
-            raise self.make_error("invalid_id")
+            raise ValidationError("must be a UUID")
         return text
 
 
@@ -103,8 +99,7 @@ def _loosen_field(each: fields.Field[Any], *, above: tuple[type[Schema], ...]) -
 def faults(messages: Any, path: str = "") -> list[dict[str, str]]:
     """Marshmallow's tree of messages as a flat list of `{field, reason}` with paths like `flow.nodes[0].model`."""
     if isinstance(messages, Mapping):
-        found = [fault for key, each in messages.items() for fault in faults(each, _below(path, key))]
-        return found
+        return [fault for key, each in messages.items() for fault in faults(each, _below(path, key))]
     if isinstance(messages, list):
         return [fault for each in messages for fault in faults(each, path)]
     return [{"field": path, "reason": str(messages)}]

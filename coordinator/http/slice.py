@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
@@ -64,7 +64,11 @@ class Endpoint:
     returns: str = "json"
     example: Any = None
     example_reply: Any = None
+    also: Mapping[int, Any] = field(default_factory=dict)
+    """Further statuses that are answers and not errors, with their shapes."""
     documented: bool = True
+    quiet: bool = False
+    """Asked all the time: a successful call is not worth a line in the log."""
 
     @property
     def is_open(self) -> bool:
@@ -75,7 +79,8 @@ class Endpoint:
         return MEDIA_TYPES.get(self.returns, self.returns)
 
     def operation_id(self, version: str) -> str:
-        return self.name if version == "v1" else f"{self.name}_{version}"
+        """Stable, and unique when each name is given once per version."""
+        return self.name if version == "v1" or self.versions == ("root",) else f"{self.name}_{version}"
 
 
 @dataclass(slots=True)

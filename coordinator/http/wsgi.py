@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 from flask import Flask, Response, request
 
+from coordinator.http.metrics import RequestMetrics
 from shared.ids import new_id
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 REQUEST_ID = "longshore.request_id"
 STARTED = "longshore.started"
+QUIET = "longshore.quiet"
+"""Set for endpoints that are asked all the time; see `quiet` of a declaration."""
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
@@ -46,21 +50,27 @@ class Outermost:
         return self._app(environ, start_response)
 
 
-def add_headers(response: Response) -> Response:
+def add_headers(response: Response, seconds: float) -> None:
     """Headers that belong on every answer, errors included."""
     headers = response.headers
     headers["X-Request-ID"] = request.environ[REQUEST_ID]
-    headers["X-Response-Time"] = f"{(time.perf_counter() - request.environ[STARTED]) * 1000:.2f}ms"
+    headers["X-Response-Time"] = f"{seconds * 1000:.2f}ms"
     for name, value in FIXED_HEADERS:
         headers[name] = value
     if "Content-Security-Policy" not in headers:
         headers["Content-Security-Policy"] = API_POLICY
     if "Cache-Control" not in headers:
         headers["Cache-Control"] = "no-store"
-    return response
 
 
-def install(app: Flask) -> None:
+def install(app: Flask, metrics: RequestMetrics) -> None:
     """Put the layer around the app."""
     app.wsgi_app = Outermost(app.wsgi_app)  # type: ignore[method-assign]
-    app.after_request(add_headers)
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        seconds = time.perf_counter() - request.environ[STARTED]
+        add_headers(response, seconds)
+        route = request.url_rule.rule if request.url_rule is not None else "unmatched"
+        metrics.observe(method=request.method, route=route, status=response.status_code, seconds=seconds)
+        return response

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import ValidationError, pre_load
 
@@ -22,7 +22,7 @@ class LoginBody(Body):
     password = fields.String(validate=validate.Length(1, 1024))
 
     class Meta(Body.Meta):
-        include = {"pass": fields.String(validate=validate.Length(1, 1024))}
+        include: ClassVar[dict[str, Any]] = {"pass": fields.String(validate=validate.Length(1, 1024))}
 
     @pre_load
     def _require_both(self, data: Any, **_: Any) -> Any:
@@ -49,7 +49,7 @@ class V0LoginBody(Body):
     user = fields.String(required=True, validate=validate.Length(1, 320))
 
     class Meta(Body.Meta):
-        include = {"pass": fields.String(required=True, validate=validate.Length(1, 1024))}
+        include: ClassVar[dict[str, Any]] = {"pass": fields.String(required=True, validate=validate.Length(1, 1024))}
 
 
 class RefreshBody(Body):

@@ -30,11 +30,8 @@ class Principal:
     version: int
 
 
-_BY_ID = select(principals)
-
-
 def _principal(row: Row[Any] | None) -> Principal | None:
-    return None if row is None else Principal(**row._mapping)
+    return None if row is None else Principal(**row._asdict())
 
 
 def find(tx: Transaction, principal_id: str) -> Principal | None:

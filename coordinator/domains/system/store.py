@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import String, column, delete, func, insert, select, table
 
 from coordinator.domains.system.models import idempotency_keys
 from coordinator.store.database import Transaction
+from coordinator.store.schema import UTCDateTime
+
+# The queue domain owns this table; being ready needs no more of it than these two columns.
+_leaders = table("leaders", column("name", String), column("until", UTCDateTime))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +46,29 @@ def lock_key(tx: Transaction, number: int) -> bool:
 
 
 def find_answer(tx: Transaction, which: StoredKey) -> StoredAnswer | None:
-    table = idempotency_keys
     row = tx.conn.execute(
-        select(table.c.body_hash, table.c.status, table.c.headers, table.c.body).where(
-            table.c.principal_id == which.principal_id,
-            table.c.request == which.request,
-            table.c.key == which.key,
-            table.c.expires_at > tx.now,
+        select(
+            idempotency_keys.c.body_hash, idempotency_keys.c.status, idempotency_keys.c.headers, idempotency_keys.c.body
+        ).where(
+            idempotency_keys.c.principal_id == which.principal_id,
+            idempotency_keys.c.request == which.request,
+            idempotency_keys.c.key == which.key,
+            idempotency_keys.c.expires_at > tx.now,
         )
     ).one_or_none()
     return None if row is None else StoredAnswer(row.body_hash, row.status, row.headers, row.body)
 
 
 def put_answer(tx: Transaction, which: StoredKey, answer: StoredAnswer, expires_at: datetime) -> None:
-    table = idempotency_keys
     tx.conn.execute(
-        delete(table).where(
-            table.c.principal_id == which.principal_id, table.c.request == which.request, table.c.key == which.key
+        delete(idempotency_keys).where(
+            idempotency_keys.c.principal_id == which.principal_id,
+            idempotency_keys.c.request == which.request,
+            idempotency_keys.c.key == which.key,
         )
     )
     tx.conn.execute(
-        insert(table).values(
+        insert(idempotency_keys).values(
             principal_id=which.principal_id,
             request=which.request,
             key=which.key,
@@ -77,13 +83,24 @@ def put_answer(tx: Transaction, which: StoredKey, answer: StoredAnswer, expires_
 
 
 def delete_expired_answers(tx: Transaction, limit: int) -> int:
-    table = idempotency_keys
-    old = select(table.c.principal_id, table.c.request, table.c.key).where(table.c.expires_at <= tx.now).limit(limit)
+    old = (
+        select(idempotency_keys.c.principal_id, idempotency_keys.c.request, idempotency_keys.c.key)
+        .where(idempotency_keys.c.expires_at <= tx.now)
+        .limit(limit)
+    )
     rows = tx.conn.execute(old).all()
     if rows:
-        tx.conn.execute(delete(table).where(table.c.expires_at <= tx.now, table.c.key.in_([row.key for row in rows])))
+        tx.conn.execute(
+            delete(idempotency_keys).where(
+                idempotency_keys.c.expires_at <= tx.now, idempotency_keys.c.key.in_([row.key for row in rows])
+            )
+        )
     return len(rows)
 
 
-def ping(tx: Transaction) -> None:
-    tx.conn.execute(text("SELECT 1"))
+def has_live_leader(tx: Transaction, name: str) -> bool:
+    """Whether somebody holds this leadership now."""
+    return (
+        tx.conn.execute(select(_leaders.c.name).where(_leaders.c.name == name, _leaders.c.until > tx.now)).first()
+        is not None
+    )
