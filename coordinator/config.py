@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     redis_url: str = ""
     node_redis_url: str = ""
     storage_url: str = ""
+    storage_access_key: SecretStr = SecretStr("")
+    storage_secret_key: SecretStr = SecretStr("")
+    storage_region: str = "us-east-1"
     secret_key: SecretStr = SecretStr("")
     admin_name: str = "admin"
     admin_email: str = "admin@localhost"
@@ -59,6 +62,8 @@ class Settings(BaseSettings):
 
     heartbeat_seconds: float = Field(10.0, gt=0)
     heartbeat_misses: int = Field(3, ge=1)
+    vitals_every_seconds: float = Field(60.0, gt=0)
+    vitals_days: float = Field(7.0, gt=0)
     lease_seconds: float = Field(30.0, gt=0)
     leader_seconds: float = Field(10.0, gt=0)
     sweep_seconds: float = Field(2.0, gt=0)

@@ -274,13 +274,13 @@ def miss_deadline(job: Job, attempt: Attempt | None, *, now: datetime) -> Move:
     return Move(job, after, "the deadline passed before it could run", attempt, ended, level="error")
 
 
-def resolve(job: Job, *, succeeded: bool, error: Mapping[str, Any] | None, now: datetime) -> Move:
+def resolve(job: Job, *, succeeded: bool, error: Mapping[str, Any] | None, by: str, now: datetime) -> Move:
     """A person says how a waiting job ended."""
     if job.state is not JobState.queued:
         raise StateConflict(f"only waiting work can be closed by hand; this is {job.state}", state=str(job.state))
     state = JobState.succeeded if succeeded else JobState.dead
     after = job.with_(state=state, finished_at=now, reason_code="resolved_by_hand", error=error, hold_reason=None)
-    return Move(job, after, "closed by hand")
+    return Move(job, after, f"closed by {by}")
 
 
 def _queued(job: Job, *, not_before: datetime | None = None) -> Job:

@@ -136,6 +136,7 @@ attempts = Table(
     Column("usage", Document),
     Column("computer", Document),
     Column("result_digest", String(64)),
+    Column("lines_stored", Integer, nullable=False, server_default="0"),
     UniqueConstraint("job_id", "number"),
     CheckConstraint(_one_of("state", AttemptState), name="state"),
     Index(
@@ -199,7 +200,7 @@ job_events = Table(
     Column("data", Document),
     Index("ix_job_events_job_id_id", "job_id", "id"),
 )
-"""What happened to a job, in order: its moves and its log lines. Written under the job's row lock, so `id` is gapless to readers."""
+"""What happened to a job: its moves and log lines. Written under the job's row lock, so readers see ids in order."""
 
 events = Table(
     "events",

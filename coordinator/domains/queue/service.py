@@ -1,4 +1,4 @@
-"""The queue layer for other domains: submit work, ask about it, stop it. Nothing else of this package is theirs to use."""
+"""The queue layer as other domains see it: submit work, ask about it, stop it."""
 
 from __future__ import annotations
 
@@ -121,17 +121,16 @@ def cancel(tx: Transaction, resources: Resources, job_id: str, *, by: str | None
 
 def resolve(
     tx: Transaction,
-    resources: Resources,
     job_id: str,
     *,
     succeeded: bool,
+    by: str,
     result: Any = None,
     error: Mapping[str, Any] | None = None,
-    by: str | None = None,
 ) -> JobView:
     """Close a waiting job by hand."""
     job = _locked(tx, job_id)
-    moves.apply(tx, [decisions.resolve(job, succeeded=succeeded, error=error, now=tx.now)])
+    moves.apply(tx, [decisions.resolve(job, succeeded=succeeded, error=error, by=by, now=tx.now)])
     if result is not None:
         store.set_result(tx, job_id, attempt_id="", result=result)
     return get(tx, job_id)

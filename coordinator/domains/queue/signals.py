@@ -7,7 +7,6 @@ import structlog
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from shared.queue import tickets
-from shared.queue.names import node_queue
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +21,7 @@ def call_node(tx: Transaction, resources: Resources, node_id: str) -> None:
 
     def send() -> None:
         try:
-            tickets.publish(resources.redis, {node_queue(node_id): [tickets.nudge(node_id)]})
+            tickets.publish(resources.redis, {node_id: [tickets.nudge_message(node_id)]})
         except Exception as error:  # noqa: BLE001 - an edge: whatever the broker does, the heartbeat still tells the node
             log.warning("node.not_called", node_id=node_id, error=str(error))
 

@@ -1,0 +1,187 @@
+"""`coordinator dispatch`: the one leader that places jobs, publishes tickets and repairs what went wrong."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+import redis
+import structlog
+
+from coordinator.domains.fleet import service as fleet
+from coordinator.domains.queue import leadership
+from coordinator.domains.queue.leadership import NotLeading, Term
+from coordinator.domains.queue.limits import Limits
+from coordinator.domains.queue.placing import Placed, place
+from coordinator.domains.queue.relay import Relay
+from coordinator.resources import Resources
+from coordinator.store.database import Transaction
+from coordinator.upkeep.assign_agents import assign_waiting
+from coordinator.upkeep.deadlines import expire_overdue
+from coordinator.upkeep.leases import lose_expired
+from coordinator.upkeep.silence import miss_silent_nodes, prune_vitals
+from coordinator.upkeep.unclaimed import expire_unclaimed
+from shared.errors import LongshoreError
+from shared.queue.names import NUDGE_CHANNEL
+
+log = structlog.get_logger(__name__)
+
+BREATH_SECONDS = 0.005
+"""Pause after a round of placement: what arrives meanwhile shares the next round's transaction."""
+PRUNE_SECONDS = 600.0
+ASSIGN_BATCH = 100
+
+Duty = Callable[[Transaction], int]
+
+
+class Dispatcher:
+    """Leads when nobody else does; then places on every nudge and sweeps now and then."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._settings = resources.settings
+        self._limits = Limits.of(resources.settings)
+        self._relay = Relay(resources.redis)
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._term: Term | None = None
+        self._renew_at = self._sweep_at = self._prune_at = 0.0
+        self._due_at = float("inf")
+
+    def run(self) -> None:
+        """Work until `stop`; resigns on the way out."""
+        listener = threading.Thread(target=self._listen, name="nudges", daemon=True)
+        listener.start()
+        log.info("dispatcher.started", holder=self._holder)
+        try:
+            while not self._stop.is_set():
+                self._wake.wait(self._patience())
+                self._wake.clear()
+                self._turn()
+        finally:
+            self._resign()
+            log.info("dispatcher.stopped")
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+
+    def _turn(self) -> None:
+        try:
+            self._lead()
+            if self._term is None:
+                return
+            if time.monotonic() >= self._sweep_at:
+                self._sweep(self._term)
+            self._place_all(self._term)
+        except NotLeading:
+            log.warning("dispatcher.deposed")
+            self._term = None
+        except LongshoreError as error:
+            # The edge of the loop: a database that is away now is asked again at the next turn.
+            log.warning("dispatcher.turn_failed", error=error.message, **error.details)
+            self._stop.wait(min(1.0, self._settings.sweep_seconds))
+
+    def _patience(self) -> float:
+        now = time.monotonic()
+        if self._stop.is_set():
+            return 0.0
+        if self._term is None:
+            return max(0.0, self._renew_at - now)
+        return max(0.0, min(self._renew_at, self._sweep_at, self._due_at) - now)
+
+    def _lead(self) -> None:
+        now = time.monotonic()
+        if now < self._renew_at:
+            return
+        # Until the campaign succeeded we look again soon; afterwards three renewals fit into one term.
+        self._renew_at = now + min(1.0, self._settings.leader_seconds / 3)
+        with self._resources.database.write() as tx:
+            if self._term is None:
+                self._term = leadership.campaign(tx, holder=self._holder, seconds=self._settings.leader_seconds)
+                if self._term is None:
+                    return
+                log.info("dispatcher.leads", epoch=self._term.epoch)
+                self._sweep_at = 0.0
+            else:
+                leadership.renew(tx, self._term, seconds=self._settings.leader_seconds)
+        self._renew_at = now + self._settings.leader_seconds / 3
+
+    def _place_all(self, term: Term) -> None:
+        """Place until nothing more fits. A broker that is away stops it: jobs wait in the queue, not on their way."""
+        while not self._stop.is_set():
+            if self._relay.is_broken and not self._relay.answers():
+                return
+            placed = self._place(term)
+            self._relay.publish(placed.tickets)
+            self._due_at = self._when(placed.next_due)
+            if not placed.tickets:
+                return
+            self._stop.wait(BREATH_SECONDS)
+            if not placed.is_full_batch and not self._wake.is_set():
+                return
+            self._wake.clear()
+
+    def _place(self, term: Term) -> Placed:
+        with self._resources.database.write() as tx:
+            leadership.require(tx, term)
+            assign_waiting(tx, self._resources, ASSIGN_BATCH)
+            return place(tx, fleet.facts(tx), batch=self._settings.placement_batch)
+
+    def _sweep(self, term: Term) -> None:
+        for duty in self._duties(term):
+            with self._resources.database.write() as tx:
+                leadership.require(tx, term)
+                count = duty(tx)
+            if count:
+                name = getattr(duty, "func", duty).__name__
+                log.info("dispatcher.repaired", duty=name, count=count)
+        self._sweep_at = time.monotonic() + self._settings.sweep_seconds
+
+    def _duties(self, term: Term) -> list[Duty]:
+        duties: list[Duty] = [
+            partial(miss_silent_nodes, resources=self._resources),
+            partial(lose_expired, resources=self._resources, leading_since=term.since),
+            partial(expire_unclaimed, resources=self._resources),
+            partial(expire_overdue, resources=self._resources),
+            partial(self._relay.sweep, limits=self._limits),
+        ]
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + PRUNE_SECONDS
+            duties.append(partial(prune_vitals, resources=self._resources))
+        return duties
+
+    def _when(self, due: datetime | None) -> float:
+        if due is None:
+            return float("inf")
+        return time.monotonic() + max(0.0, (due - self._resources.clock.now()).total_seconds())
+
+    def _resign(self) -> None:
+        if self._term is None:
+            return
+        try:
+            with self._resources.database.write() as tx:
+                leadership.resign(tx, self._term)
+        except LongshoreError as error:
+            log.warning("dispatcher.resign_failed", error=error.message)
+
+    def _listen(self) -> None:
+        """Turn nudges on the channel into wake-ups; without Redis the sweep interval wakes instead."""
+        while not self._stop.is_set():
+            try:
+                with self._resources.redis.pubsub(ignore_subscribe_messages=True) as channel:
+                    channel.subscribe(NUDGE_CHANNEL)
+                    self._wake.set()
+                    while not self._stop.is_set():
+                        if channel.get_message(timeout=1.0) is not None:
+                            self._wake.set()
+            except (redis.RedisError, OSError) as error:
+                log.warning("dispatcher.deaf", error=type(error).__name__)
+                self._stop.wait(1.0)

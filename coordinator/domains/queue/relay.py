@@ -1,0 +1,113 @@
+"""From committed attempts to tickets on the broker. Publishing twice is harmless, so nothing here needs to be exact."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import redis
+import structlog
+from sqlalchemy import and_, or_, select, update
+
+from coordinator.domains.queue.limits import Limits
+from coordinator.domains.queue.models import attempts, jobs
+from coordinator.domains.queue.placing import Ticket
+from coordinator.domains.queue.states import AttemptState
+from coordinator.store.database import Transaction
+from shared.queue import tickets
+
+log = structlog.get_logger(__name__)
+
+REMEMBERED = 20_000
+UNPUBLISHED_BATCH = 1_000
+
+
+class Relay:
+    """Publishes tickets, and remembers for a while which went out: the hot path need not write that down."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._sent: OrderedDict[str, None] = OrderedDict()
+        self.is_broken = False
+
+    def publish(self, batch: Sequence[Ticket]) -> bool:
+        """Send these tickets; False when the broker did not take them (the sweep sends them again)."""
+        if not batch:
+            return True
+        messages: dict[str, list[bytes]] = {}
+        for ticket in batch:
+            message = tickets.RunTicket(ticket.attempt_id, ticket.job_id, ticket.number, ticket.node_id, ticket.agent)
+            messages.setdefault(ticket.node_id, []).append(tickets.run_message(message))
+        return self._push(messages, [ticket.attempt_id for ticket in batch])
+
+    def answers(self) -> bool:
+        """Whether the broker answers now."""
+        try:
+            self._client.ping()
+        except (redis.RedisError, OSError):
+            self.is_broken = True
+        else:
+            self.is_broken = False
+        return not self.is_broken
+
+    def sweep(self, tx: Transaction, limits: Limits) -> int:
+        """Publish what nobody published or claimed for too long, and write down what went out; answers how many."""
+        due = [row for row in self._due(tx, limits) if row.id not in self._sent or row.published_at is not None]
+        sent = [_ticket(row) for row in due]
+        if sent and not self.publish(sent):
+            return 0
+        self._mark(tx, limits, {ticket.attempt_id for ticket in sent})
+        return len(sent)
+
+    def _push(self, messages: dict[str, list[bytes]], ids: Iterable[str]) -> bool:
+        try:
+            tickets.publish(self._client, messages)
+        except (redis.RedisError, OSError) as error:
+            self.is_broken = True
+            log.warning("broker.refused", error=type(error).__name__)
+            return False
+        self.is_broken = False
+        for attempt_id in ids:
+            self._sent[attempt_id] = None
+        while len(self._sent) > REMEMBERED:
+            self._sent.popitem(last=False)
+        return True
+
+    def _due(self, tx: Transaction, limits: Limits) -> Sequence[Any]:
+        unpublished = and_(
+            attempts.c.published_at.is_(None),
+            attempts.c.dispatched_at < tx.now - timedelta(seconds=limits.unpublished_seconds),
+        )
+        unclaimed = and_(
+            attempts.c.published_at < tx.now - timedelta(seconds=limits.republish_seconds),
+            attempts.c.publish_count < limits.max_publishes,
+        )
+        query = (
+            select(attempts, jobs.c.spec["agent"].as_string().label("agent"))
+            .select_from(attempts.join(jobs, jobs.c.id == attempts.c.job_id))
+            .where(attempts.c.state == str(AttemptState.dispatched), or_(unpublished, unclaimed))
+            .limit(UNPUBLISHED_BATCH)
+        )
+        return tx.conn.execute(query).all()
+
+    def _mark(self, tx: Transaction, limits: Limits, again: set[str]) -> None:
+        """Write `published_at` of tickets sent just now, and of older ones that went out but are still unclaimed."""
+        unmarked = [attempt_id for attempt_id in self._unmarked(tx, limits) if attempt_id in self._sent]
+        ids = sorted({*again, *unmarked})
+        if not ids:
+            return
+        statement = update(attempts).where(attempts.c.id.in_(ids), attempts.c.state == str(AttemptState.dispatched))
+        tx.conn.execute(statement.values(published_at=tx.now, publish_count=attempts.c.publish_count + 1))
+
+    def _unmarked(self, tx: Transaction, limits: Limits) -> list[str]:
+        old = attempts.c.dispatched_at < tx.now - timedelta(seconds=limits.unpublished_seconds)
+        query = select(attempts.c.id).where(
+            attempts.c.state == str(AttemptState.dispatched), attempts.c.published_at.is_(None), old
+        )
+        return [row.id for row in tx.conn.execute(query.limit(UNPUBLISHED_BATCH))]
+
+
+def _ticket(row: Any) -> Ticket:
+    return Ticket(row.id, row.job_id, row.number, row.node_id, row.agent or "")
