@@ -1,0 +1,1 @@
+"""What tasks, executions and files do; other domains use these modules and nothing below them."""

@@ -1,0 +1,178 @@
+"""From an agent and what a client asks for to what the queue is given. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from coordinator.config import Settings
+from coordinator.domains.agents import service as agents
+from coordinator.domains.agents.service import Agent, Runtime
+from coordinator.domains.queue.service import JobState, JobView, NewJob
+from coordinator.domains.tasks.store.files import StoredFile
+from shared.contracts.node import InputFile, JobSpec
+from shared.errors import Invalid
+from shared.policy.retry import RetryPolicy
+
+SCRIPT_FIELDS: Mapping[Runtime, tuple[str, ...]] = {Runtime.command: ("command",), Runtime.python: ("code", "script")}
+"""Where an execution's input has the script, by runtime; the first name is the one we tell people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a job is made with."""
+
+    spec: dict[str, Any]
+    retry: dict[str, Any]
+    needs: dict[str, Any]
+    takes_slot: bool
+
+
+def fault(field: str, reason: str) -> Invalid:
+    """A rule of ours that one field of the body breaks, told the way the schemas tell theirs."""
+    return Invalid(f"{field}: {reason}", field=field, reason=reason, errors=[{"field": field, "reason": reason}])
+
+
+def require_runnable(agent: Agent) -> None:
+    """Refuse work for an agent whose runtime no node has yet."""
+    if agent.runtime not in agents.RUNNABLE:
+        raise fault("agent_id", f"agent {agent.name} has the runtime {agent.runtime}, which cannot run work yet")
+
+
+def needs_script(agent: Agent) -> bool:
+    return agent.runtime in agents.NEEDS_COMPUTER
+
+
+def for_task(
+    agent: Agent,
+    *,
+    title: str,
+    instructions: str,
+    requested: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
+    settings: Settings,
+) -> Order:
+    """A task's job: the instructions are the script; an echo agent answers them."""
+    require_runnable(agent)
+    if not needs_script(agent):
+        answer = {"title": title, "instructions": instructions}
+        return _order(agent, "task", requested, settings, script=None, answer=answer, inputs=inputs)
+    if not instructions.strip():
+        raise fault("instructions", f"must not be empty: agent {agent.name} runs them as a {agent.runtime} script")
+    return _order(agent, "task", requested, settings, script=instructions, answer=None, inputs=inputs)
+
+
+def for_execution(
+    agent: Agent,
+    *,
+    given: Any,
+    options: Mapping[str, Any],
+    requested: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
+    settings: Settings,
+) -> Order:
+    """An execution's job: the input has the script and perhaps more; an echo agent answers the input as it is."""
+    require_runnable(agent)
+    timeout = options["timeout"] / 1000 if options.get("timeout") else None
+    if not needs_script(agent):
+        return _order(
+            agent, "execution", requested, settings, script=None, answer=given, inputs=inputs, timeout=timeout
+        )
+    script, rest = _script_in(agent, given)
+    return _order(agent, "execution", requested, settings, script=script, answer=rest, inputs=inputs, timeout=timeout)
+
+
+def for_nobody(
+    kind: str, requested: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], settings: Settings
+) -> Order:
+    """A job that has no agent yet: what is known without one."""
+    spec = {"kind": kind, "input_files": list(inputs)}
+    return Order(spec, _retry({}, requested, settings), {}, takes_slot=True)
+
+
+def needs_of(agent: Agent, requested: Mapping[str, Any]) -> dict[str, Any]:
+    """The kind of node that this agent's work with this placement asks for."""
+    needs = agents.merged_placement(agent.placement, requested.get("placement"))
+    if agent.runtime in agents.NEEDS_COMPUTER:
+        needs |= {name: agent.computer[name] for name in ("driver", "min_isolation") if agent.computer.get(name)}
+    return needs
+
+
+def input_of(file: StoredFile) -> dict[str, Any]:
+    """A file as a node is told of it."""
+    return InputFile(id=file.id, filename=file.filename, size=file.size, sha256=file.sha256).to_json()
+
+
+def fresh_view(job: NewJob, now: datetime) -> JobView:
+    """The job as it is right after it was accepted, without reading it back."""
+    return JobView(
+        id=job.id,
+        space=job.space,
+        kind=job.kind,
+        agent_id=job.agent_id,
+        priority=job.priority,
+        state=JobState.queued,
+        hold_reason=None,
+        reason_code=None,
+        error=None,
+        generation=1,
+        spec=job.spec,
+        retry=job.retry,
+        deadline_at=job.deadline_at,
+        not_before=None,
+        created_by=job.created_by,
+        created_at=now,
+        updated_at=now,
+        started_at=None,
+        finished_at=None,
+        version=1,
+        current_attempt_id=None,
+    )
+
+
+def _order(
+    agent: Agent,
+    kind: str,
+    requested: Mapping[str, Any],
+    settings: Settings,
+    *,
+    script: str | None,
+    answer: Any,
+    inputs: Sequence[Mapping[str, Any]],
+    timeout: float | None = None,
+) -> Order:
+    has_computer = agent.runtime in agents.NEEDS_COMPUTER
+    computer = agents.whole_computer(agent, settings)
+    longest = float(computer.pop("timeout_seconds"))
+    spec = JobSpec(
+        kind=kind,
+        agent=agent.name,
+        runtime=str(agent.runtime),
+        script=script,
+        input=answer,
+        input_files=list(inputs),  # type: ignore[arg-type]
+        computer={name: value for name, value in computer.items() if value is not None} if has_computer else {},
+        timeout_seconds=longest if timeout is None else min(timeout, longest),
+        cancel_grace_seconds=settings.cancel_grace_seconds,
+    )
+    return Order(
+        spec.to_json(), _retry(agent.retry, requested, settings), needs_of(agent, requested), takes_slot=has_computer
+    )
+
+
+def _retry(of_agent: Mapping[str, Any], requested: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    usual = RetryPolicy(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_cap_seconds)
+    return usual.merged(of_agent).merged(requested.get("retry")).to_json()
+
+
+def _script_in(agent: Agent, given: Any) -> tuple[str, Any]:
+    names = SCRIPT_FIELDS[agent.runtime]
+    found = given if isinstance(given, dict) else {}
+    name = next((name for name in names if name in found), names[0])
+    script = found.get(name)
+    if not isinstance(script, str) or not script.strip():
+        raise fault(f"input.{names[0]}", f"must be the {agent.runtime} script that agent {agent.name} is to run")
+    rest = {key: value for key, value in found.items() if key != name}
+    return script, rest or None
