@@ -6,16 +6,15 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
-from typing import IO, BinaryIO, Protocol, cast
+from typing import IO, Protocol, cast
 
-from shared.errors import Invalid
 from worker.computer.collecting import Harvest, Read
 from worker.computer.contract import InputFile
+from worker.computer.inputs import chunks_of, size_of
 from worker.computer.names import inside_path
 
 _USER = 1000
 _BLOCK = 512
-_CHUNK_BYTES = 1024 * 1024
 _KINDS = {
     tarfile.SYMTYPE: "a symbolic link",
     tarfile.LNKTYPE: "a hard link",
@@ -62,36 +61,8 @@ def _head(path: str, now: int, *, kind: bytes, mode: int, size: int = 0) -> byte
 def _regular(path: str, file: InputFile, now: int) -> Iterator[bytes]:
     size = size_of(file)
     yield _head(path, now, kind=tarfile.REGTYPE, mode=file.mode, size=size)
-    yield from _content(file, size)
+    yield from chunks_of(file, size)
     yield bytes(-size % _BLOCK)
-
-
-def _content(file: InputFile, size: int) -> Iterator[bytes]:
-    if isinstance(file.source, bytes):
-        yield file.source
-        return
-    left = size
-    while left:
-        chunk = file.source.read(min(left, _CHUNK_BYTES))
-        if not chunk:
-            raise Invalid(f"{file.path!r} ended {left} bytes early", field="source", reason="shorter than its size")
-        left -= len(chunk)
-        yield chunk
-
-
-def size_of(file: InputFile) -> int:
-    if isinstance(file.source, bytes):
-        return len(file.source)
-    return file.size if file.size is not None else _rest_of(file.source, file.path)
-
-
-def _rest_of(source: BinaryIO, path: str) -> int:
-    if not source.seekable():
-        raise Invalid(f"the size of {path!r} must be given", field="size", reason="its source cannot seek")
-    at = source.tell()
-    end = source.seek(0, 2)
-    source.seek(at)
-    return end - at
 
 
 # -- out
