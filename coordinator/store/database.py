@@ -104,6 +104,11 @@ def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
 
 
+def _loads(value: Any) -> Any:
+    # SQLite gives a JSON column's bare number back as a number: its column affinity took the quotes for a detour.
+    return value if isinstance(value, int | float) else orjson.loads(value)
+
+
 def _dumps(value: Any) -> str:
     return orjson.dumps(value).decode()
 
@@ -116,7 +121,7 @@ def _postgresql_engine(url: URL, pool_size: int) -> Engine:
         pool_timeout=10,
         pool_recycle=1800,
         json_serializer=_dumps,
-        json_deserializer=orjson.loads,
+        json_deserializer=_loads,
         connect_args={"connect_timeout": 5, "application_name": "longshore", "prepare_threshold": 3},
     )
 
@@ -125,7 +130,7 @@ def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(
         url,
         json_serializer=_dumps,
-        json_deserializer=orjson.loads,
+        json_deserializer=_loads,
         connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False},
     )
 

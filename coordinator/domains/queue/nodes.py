@@ -21,6 +21,7 @@ from coordinator.store.database import Transaction
 from shared.contracts.node import Want
 
 LOST_BATCH = 500
+SUMMARY = ("id", "kind", "agent_id", "state", "priority", "created_at", "attempt_number", "started_at")
 
 
 def heartbeat(
@@ -112,9 +113,9 @@ def work_of(tx: Transaction, node_id: str, limit: int) -> list[dict[str, Any]]:
         .where(demands.c.needs["worker_id"].as_string() == node_id, jobs.c.state == str(JobState.queued))
     )
     found = [
-        dict(row)
+        dict(zip(SUMMARY, row, strict=True))
         for query in (here, waiting)
-        for row in tx.conn.execute(query.order_by(jobs.c.priority.desc(), jobs.c.id).limit(limit)).mappings()
+        for row in tx.conn.execute(query.order_by(jobs.c.priority.desc(), jobs.c.id).limit(limit))
     ]
     return sorted(found, key=lambda item: (-item["priority"], item["id"]))[:limit]
 
