@@ -21,6 +21,7 @@ ISSUER = "longshore"
 AUDIENCE = "longshore-api"
 ALGORITHM = "HS256"
 PREFIX_LENGTH = 4
+REMEMBERED_TOKENS = 4096
 
 Authenticator = Callable[[Transaction, str], Actor | None]
 SubjectLoader = Callable[[Transaction, Mapping[str, Any]], Actor | None]
@@ -57,6 +58,8 @@ class Tokens:
     def __init__(self, resources: Resources) -> None:
         self._key = resources.key("jwt")
         self._clock = resources.clock
+        # A signature that was right once stays right; what can change (time, the principal) is looked at every time.
+        self._genuine: dict[str, Mapping[str, Any]] = {}
 
     def mint(self, kind: str, subject: str, *, seconds: int, claims: Mapping[str, Any] | None = None) -> str:
         """A token of `kind` access or refresh for `subject`; needs an application context."""
@@ -66,8 +69,20 @@ class Tokens:
         token: str = make(identity=subject, expires_delta=False, additional_claims={**times, **(claims or {})})
         return token
 
-    def open(self, token: str, kind: str) -> dict[str, Any]:
+    def open(self, token: str, kind: str) -> Mapping[str, Any]:
         """The claims of a token of `kind`; Unauthenticated for whatever is wrong with it."""
+        claims = self._genuine.get(token)
+        if claims is None:
+            claims = self._verified(token)
+            if len(self._genuine) >= REMEMBERED_TOKENS:
+                self._genuine.clear()
+            self._genuine[token] = claims
+        self._require_current(claims)
+        if claims.get("type") != kind:
+            raise Unauthenticated(f"this is not an {kind} token" if kind == "access" else f"this is not a {kind} token")
+        return claims
+
+    def _verified(self, token: str) -> Mapping[str, Any]:
         try:
             # flask-jwt-extended would decode twice and ask the machine's clock; its library does it once and leaves
             # the times to us.
@@ -86,9 +101,6 @@ class Tokens:
             )
         except jwt.InvalidTokenError:
             raise Unauthenticated("the token is not valid") from None
-        self._require_current(claims)
-        if claims.get("type") != kind:
-            raise Unauthenticated(f"this is not an {kind} token" if kind == "access" else f"this is not a {kind} token")
         return claims
 
     def _require_current(self, claims: Mapping[str, Any]) -> None:

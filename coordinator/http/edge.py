@@ -35,7 +35,6 @@ class Read:
     body: dict[str, Any]
     query: dict[str, Any]
     page: PageRequest
-    raw: bytes = b""
     fault: LongshoreError | None = None
 
 
@@ -87,10 +86,9 @@ class Edge:
                 body=self._body.read(raw, request.mimetype) if self._body and self._reads_body else {},
                 query=self._query.read(request) if self._query else {},
                 page=reading.read_page(request, self._version) if self._is_list else NO_PAGE,
-                raw=raw,
             )
         except LongshoreError as fault:
-            return Read({}, {}, NO_PAGE, raw, fault)
+            return Read({}, {}, NO_PAGE, fault)
 
     def _without_transaction(self, credential: Credential | None, read: Read, path_args: dict[str, str]) -> Answer:
         actor = ANONYMOUS
@@ -104,7 +102,9 @@ class Edge:
         key = request.headers.get("Idempotency-Key") if self._endpoint.idempotent else None
         if key is None or read.fault is not None:
             return self._handled(tx, actor, read, path_args)
-        claim = idempotency.Claim.of(request, key, actor, read.raw, self._resources)
+        claim = idempotency.Claim.of(
+            request, key, actor=actor, asked=(read.body, read.query), resources=self._resources
+        )
         if (stored := claim.stored(tx)) is not None:
             return stored
         return self._handled(tx, actor, read, path_args, claim)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import orjson
 from flask import Request
 
 from coordinator.domains.system import service
@@ -30,13 +32,16 @@ class Claim:
     seconds: int
 
     @classmethod
-    def of(cls, request: Request, key: str, actor: Actor, raw: bytes, resources: Resources) -> Claim:
+    def of(
+        cls, request: Request, key: str, *, actor: Actor, asked: Sequence[Mapping[str, Any]], resources: Resources
+    ) -> Claim:
+        """The claim of `actor` to `key`; `asked` is what the request says, compared whenever the key comes again."""
         if not _SANE_KEY.match(key):
             raise BadRequest("Idempotency-Key must be 1 to 255 visible ASCII characters")
         place = f"{request.method} {request.path.rstrip('/')} {request.headers.get('X-Space', '')}"
         return cls(
             which=StoredKey(actor.id, _digest(place.encode()), key),
-            body_hash=_digest(raw + b"\n" + request.query_string),
+            body_hash=_digest(orjson.dumps(asked, default=str, option=orjson.OPT_SORT_KEYS)),
             seconds=resources.settings.idempotency_seconds,
         )
 

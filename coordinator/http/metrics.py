@@ -77,12 +77,20 @@ class RequestMetrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request. `route` is the rule, never the raw path, so that labels stay few."""
-        known = method if method in METHODS else "OTHER"
-        self._requests.labels(known, route, str(status)).inc()
-        self._seconds.labels(known, route).observe(seconds)
+        key = (method, route, status)
+        found = self._series.get(key)
+        if found is None:
+            known = method if method in METHODS else "OTHER"
+            found = self._requests.labels(known, route, str(status)), self._seconds.labels(known, route)
+            if known == method:
+                self._series[key] = found
+        counter, histogram = found
+        counter.inc()
+        histogram.observe(seconds)
 
     def exposition(self, database: Database) -> bytes:
         """Everything in Prometheus' text format."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ PAGES = {"v0": (100, 1000), "v1": (20, 200), "root": (20, 200)}
 """Version → default and greatest `limit`."""
 
 GREATEST_OFFSET = 2**53
+_PLAIN_INTEGER = re.compile(r"-?[0-9]{1,16}\Z")
 
 
 class BodyReader:
@@ -132,7 +134,7 @@ def _integer(request: Request, name: str, usual: int, *, low: int, high: int) ->
     if text is None:
         return usual
     # int() would also take "1_0", " 1 " and digits of other scripts, and any number of them.
-    if not (text.lstrip("-").isascii() and text.lstrip("-").isdigit() and len(text) <= 17 and low <= int(text) <= high):
+    if not (_PLAIN_INTEGER.match(text) and low <= int(text) <= high):
         reason = f"must be an integer from {low} to {high}"
         raise Invalid(f"{name}: {reason}", field=name, reason=reason, errors=[{"field": name, "reason": reason}])
     return int(text)

@@ -83,7 +83,7 @@ class Endpoint:
         return self.name if version == "v1" or self.versions == ("root",) else f"{self.name}_{version}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slice:
     """The endpoints of one domain."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import Row, bindparam, insert, or_, select, update
 
 from coordinator.domains.identity.models import principals
 from coordinator.store.database import Transaction
@@ -30,12 +30,16 @@ class Principal:
     version: int
 
 
+# Built once: every authenticated request runs it.
+_BY_ID = select(principals).where(principals.c.id == bindparam("id"))
+
+
 def _principal(row: Row[Any] | None) -> Principal | None:
     return None if row is None else Principal(**row._asdict())
 
 
 def find(tx: Transaction, principal_id: str) -> Principal | None:
-    return _principal(tx.conn.execute(select(principals).where(principals.c.id == principal_id)).one_or_none())
+    return _principal(tx.conn.execute(_BY_ID, {"id": principal_id}).one_or_none())
 
 
 def find_by_login(tx: Transaction, login: str) -> Principal | None:

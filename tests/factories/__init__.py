@@ -1,0 +1,1 @@
+"""Makes what tests need to be there already, one module per domain."""

@@ -1,0 +1,43 @@
+"""Principals and their credentials."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from flask import Flask
+
+from coordinator.domains.identity import service
+from coordinator.domains.identity.passwords import passwords
+from coordinator.domains.identity.rights import Role
+from coordinator.domains.identity.service import Principal
+from coordinator.store.database import Database
+
+_numbers = count(1)
+
+
+def make_person(
+    database: Database,
+    *,
+    role: Role = Role.OPERATOR,
+    name: str | None = None,
+    password: str | None = None,
+    **fields: Any,
+) -> Principal:
+    """A principal with this role; with `password`, one who can log in."""
+    with database.write() as tx:
+        return service.add_principal(
+            tx,
+            kind="user",
+            name=name or f"{role}-{next(_numbers)}",
+            role=role,
+            password_hash=None if password is None else passwords("low").hash(password),
+            **fields,
+        )
+
+
+def credentials_of(app: Flask, person: Principal, *, seconds: int = 1800) -> dict[str, str]:
+    """Headers with an access token of theirs."""
+    with app.app_context():
+        token = app.extensions["longshore"].tokens.mint("access", person.id, seconds=seconds)
+    return {"Authorization": f"Bearer {token}"}
