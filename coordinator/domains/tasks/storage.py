@@ -45,7 +45,7 @@ class Storage(Protocol):
         """Store everything `chunks` yields. When it raises, nothing is stored and its error goes on to the caller."""
 
     def open(self, key: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """The bytes from `start` up to (not with) `end`, in pieces; ContentMissing comes at once, not with the first."""
+        """The bytes from `start` up to (not with) `end`, in pieces; ContentMissing comes before the first."""
 
     def delete(self, key: str) -> None:
         """Remove it. Removing what is not there is fine."""

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 import structlog
 
@@ -39,19 +39,10 @@ class Saved:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """What a node says about a file it brings out of a computer."""
-
-    name: str
-    content_type: str | None
-    sha256: str | None
-
-
 class Measured:
     """A stream in pieces that counts and hashes itself, and stops at a limit."""
 
-    def __init__(self, source: BinaryIO, limit: int) -> None:
+    def __init__(self, source: IO[bytes], limit: int) -> None:
         self._source = source
         self._limit = limit
         self._digest = hashlib.sha256()
@@ -70,7 +61,7 @@ class Measured:
         return self._digest.hexdigest()
 
 
-def save(resources: Resources, source: BinaryIO, *, filename: str, content_type: str | None) -> Saved:
+def save(resources: Resources, source: IO[bytes], *, filename: str, content_type: str | None) -> Saved:
     """Bring the content of an upload into the storage; nothing of it is ever wholly in memory."""
     file_id = new_id()
     # The random end of the id spreads the files over folders evenly.
@@ -107,6 +98,14 @@ def record(tx: Transaction, saved: Saved, *, space: str, by: str, job_id: str | 
 
 def get(tx: Transaction, space: str, file_id: str) -> StoredFile:
     return _found(store.find(tx, file_id), space, file_id)
+
+
+def get_signed(tx: Transaction, file_id: str) -> StoredFile:
+    """A file of any space, for somebody whose address we signed."""
+    file = store.find(tx, file_id)
+    if file is None:
+        raise NotFound("there is no such file", id=file_id)
+    return file
 
 
 def list_files(tx: Transaction, space: str, page: PageRequest, *, job_id: str | None) -> Page[StoredFile]:
