@@ -20,7 +20,7 @@ from coordinator.http.metrics import RequestMetrics
 from coordinator.http.slice import PREFIXES, Endpoint, Slice
 from coordinator.resources import Resources, make_resources
 
-DOMAINS = ("system", "identity", "fleet")
+DOMAINS = ("system", "identity", "fleet", "agents", "tasks")
 
 
 @dataclass(frozen=True)

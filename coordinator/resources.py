@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from coordinator.config import Settings
+from coordinator.domains.tasks.storage import Storage, make_storage
 from coordinator.store.database import Database
 from shared.clock import Clock, SystemClock
 
@@ -32,7 +33,7 @@ class Resources:
     database: Database
     clock: Clock
     redis: redis.Redis
-    storage: Any
+    storage: Storage
     nudge: Callable[[str], None]
 
     def key(self, purpose: str) -> bytes:
@@ -74,7 +75,7 @@ def make_resources(settings: Settings, **overrides: Any) -> Resources:
         "settings": settings,
         "clock": clock,
         "redis": connection,
-        "storage": None,
+        "storage": make_storage(settings),
         "nudge": Nudge(connection),
     }
     if "database" not in overrides:
