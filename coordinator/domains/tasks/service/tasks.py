@@ -171,9 +171,10 @@ def assign(tx: Transaction, resources: Resources, whole: WholeTask, agent: Agent
     )
 
 
-def waiting_without_agent(tx: Transaction, limit: int) -> list[WholeTask]:
-    """Tasks that wait for an agent, most urgent first, of all spaces."""
-    jobs = [job for job in queue.unassigned(tx, limit) if job.kind == KIND]
+def waiting_without_agent(tx: Transaction, limit: int, *, after: WholeTask | None = None) -> list[WholeTask]:
+    """Tasks that wait for an agent, most urgent first, of all spaces; with `after` those that come behind that one."""
+    found = queue.unassigned(tx, limit, after=after.job if after else None)
+    jobs = [job for job in found if job.kind == KIND]
     tasks = work.tasks_by_id(tx, [job.id for job in jobs])
     return [WholeTask(tasks[job.id], job) for job in jobs]
 
