@@ -141,9 +141,9 @@ def hold(tx: Transaction, job_id: str, reason: str) -> None:
     store.hold_unassigned(tx, job_id, reason)
 
 
-def unassigned(tx: Transaction, limit: int) -> list[JobView]:
-    """Waiting jobs that have no agent, most urgent first."""
-    return store.unassigned(tx, limit)
+def unassigned(tx: Transaction, limit: int, *, after: JobView | None = None) -> list[JobView]:
+    """Waiting jobs that have no agent, most urgent first; with `after` those that come behind that one."""
+    return store.unassigned(tx, limit, after=after)
 
 
 def get(tx: Transaction, job_id: str) -> JobView:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Self
 
 import orjson
-from sqlalchemy import ColumnElement, Select, Table, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, Table, and_, case, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from coordinator.domains.queue.models import (
@@ -270,14 +270,12 @@ def list_jobs(
     return Page([_view(rows[job_id], tries.get(job_id, [])) for job_id in ids if job_id in rows], found.total)
 
 
-def unassigned(tx: Transaction, limit: int) -> list[JobView]:
-    query = (
-        _viewed()
-        .where(jobs.c.state == "queued", jobs.c.agent_id.is_(None))
-        .order_by(jobs.c.priority.desc(), jobs.c.id)
-        .limit(limit)
-    )
-    return [_view(row, []) for row in tx.conn.execute(query)]
+def unassigned(tx: Transaction, limit: int, *, after: JobView | None) -> list[JobView]:
+    query = _viewed().where(jobs.c.state == "queued", jobs.c.agent_id.is_(None))
+    if after is not None:
+        same = and_(jobs.c.priority == after.priority, jobs.c.id > after.id)
+        query = query.where(or_(jobs.c.priority < after.priority, same))
+    return [_view(row, []) for row in tx.conn.execute(query.order_by(jobs.c.priority.desc(), jobs.c.id).limit(limit))]
 
 
 def attempts_of(tx: Transaction, job_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:
