@@ -17,7 +17,7 @@ from coordinator.http import auth, errors, openapi, routing
 from coordinator.http import wsgi as outermost
 from coordinator.http.edge import Edge
 from coordinator.http.metrics import RequestMetrics
-from coordinator.http.slice import PREFIXES, Endpoint, Slice
+from coordinator.http.slice import PREFIXES, Endpoint, Slice, mounted
 from coordinator.resources import Resources, make_resources
 
 DOMAINS = ("system", "identity", "fleet", "agents", "tasks")
@@ -54,6 +54,7 @@ def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None,
     api = openapi.make_api(app)
     tokens = auth.Tokens(resources)
     served = domain_slices() if slices is None else slices
+    _refuse_doubles(served)
     ours = Longshore(resources, served, api, auth.Gatekeeper(tokens), tokens, RequestMetrics(), check_replies)
     app.extensions["longshore"] = ours
     for one in ours.slices:
@@ -68,6 +69,16 @@ def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None,
 def wsgi() -> Flask:
     """The app for a WSGI server, with settings from the environment."""
     return create_app(make_resources(load_settings()))
+
+
+def _refuse_doubles(slices: tuple[Slice, ...]) -> None:
+    """Raise when two endpoints claim one operation id or one place: which one is served would be an accident."""
+    seen: set[tuple[str, ...]] = set()
+    for endpoint, version in mounted(slices):
+        for claim in ((endpoint.operation_id(version),), (version, endpoint.method, endpoint.path)):
+            if claim in seen:
+                raise ValueError(f"declared twice: {' '.join(claim)}")
+            seen.add(claim)
 
 
 def domain_slices() -> tuple[Slice, ...]:

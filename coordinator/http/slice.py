@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from flask import Flask
 
@@ -178,13 +178,13 @@ def routes(app: Flask) -> list[RouteLine]:
             right=describe(endpoint.may),
             operation_id=endpoint.operation_id(version),
         )
-        for endpoint, version in mounted(app)
+        for endpoint, version in mounted(app.extensions["longshore"].slices)
     )
 
 
-def mounted(app: Flask) -> Iterator[tuple[Endpoint, str]]:
+def mounted(slices: Iterable[Slice]) -> Iterator[tuple[Endpoint, str]]:
     """Each endpoint with each version it is served under."""
-    for one in cast("tuple[Slice, ...]", app.extensions["longshore"].slices):
+    for one in slices:
         for endpoint in one.endpoints:
             for version in endpoint.versions:
                 yield endpoint, version

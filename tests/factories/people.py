@@ -38,6 +38,9 @@ def make_person(
 
 def credentials_of(app: Flask, person: Principal, *, seconds: int = 1800) -> dict[str, str]:
     """Headers with an access token of theirs."""
+    ours = app.extensions["longshore"]
+    with ours.resources.database.write() as tx:
+        session = service.open_session(tx, person, seconds=seconds, refreshable=False)
     with app.app_context():
-        token = app.extensions["longshore"].tokens.mint("access", person.id, seconds=seconds)
+        token = ours.tokens.mint("access", person.id, seconds=seconds, claims={"sid": session.id})
     return {"Authorization": f"Bearer {token}"}

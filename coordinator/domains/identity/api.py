@@ -20,7 +20,7 @@ from coordinator.domains.identity.schemas import (
     V0Token,
     login_and_password,
 )
-from coordinator.domains.identity.service import Principal
+from coordinator.domains.identity.service import LoginSession, Principal
 from coordinator.http import auth
 from coordinator.http.actor import Actor
 from coordinator.http.slice import OPEN, Call, Slice
@@ -31,8 +31,11 @@ identity = Slice("identity", "Who may come in, and as whom")
 
 
 def _subject(tx: Transaction, claims: Mapping[str, Any]) -> Actor | None:
-    found = service.find_active(tx, claims["sub"])
-    return None if found is None else _actor(found, claims["jti"])
+    session_id = claims.get("sid")
+    if not isinstance(session_id, str):
+        return None
+    found = service.find_in_session(tx, claims["sub"], session_id)
+    return None if found is None else _actor(found, session_id)
 
 
 def _actor(principal: Principal, credential_id: str) -> Actor:
@@ -68,7 +71,11 @@ def _tokens() -> auth.Tokens:
 def log_in(call: Call) -> dict[str, Any]:
     """Log in with e-mail address or name and password."""
     login, password = login_and_password(call.body)
-    return _pair(call, _logged_in(call, login, password))
+    principal = _logged_in(call, login, password)
+    with call.write() as tx:
+        seconds = call.resources.settings.refresh_token_seconds
+        session = service.open_session(tx, principal, seconds=seconds, refreshable=True)
+    return _pair(call, principal, session)
 
 
 @identity.post(
@@ -76,17 +83,23 @@ def log_in(call: Call) -> dict[str, Any]:
     may=OPEN,
     body=RefreshBody,
     reply=TokenPair,
-    transaction="read",
+    transaction="none",
     errors=(401,),
     name="refresh_token",
 )
 def refresh(call: Call) -> dict[str, Any]:
-    """Exchange a refresh token for a new pair of tokens."""
+    """Exchange a refresh token for a new pair of tokens.
+
+    Each refresh token is good for one exchange. Showing one a second time ends the whole login.
+    """
     claims = _tokens().open(call.body["refresh_token"], "refresh")
-    found = service.find_active(call.tx, claims["sub"])
-    if found is None:
+    shown = LoginSession(str(claims.get("sid")), claims["sub"], claims["jti"])
+    with call.write() as tx:
+        session = service.renew_session(tx, shown, seconds=call.resources.settings.refresh_token_seconds)
+        principal = service.find_active(tx, shown.principal_id)
+    if session is None or principal is None:
         raise Unauthenticated("the token is not valid")
-    return _pair(call, found)
+    return _pair(call, principal, session)
 
 
 @identity.post(
@@ -104,8 +117,10 @@ def log_in_by_name(call: Call) -> dict[str, Any]:
     """Log in with name and password."""
     principal = _logged_in(call, call.body["user"], call.body["pass"])
     seconds = call.resources.settings.v0_token_seconds
+    with call.write() as tx:
+        session = service.open_session(tx, principal, seconds=seconds, refreshable=False)
     return {
-        "token": _tokens().mint("access", principal.id, seconds=seconds),
+        "token": _tokens().mint("access", principal.id, seconds=seconds, claims={"sid": session.id}),
         "token_type": "Bearer",
         "expires_at": auth.expiry(call.resources.clock.now(), seconds),
         "user": principal.name,
@@ -133,12 +148,12 @@ def _logged_in(call: Call, login: str, password: str) -> Principal:
     return service.log_in(login, password, read=call.read, write=call.write, hasher=hasher)
 
 
-def _pair(call: Call, principal: Principal) -> dict[str, Any]:
-    settings = call.resources.settings
-    tokens = _tokens()
+def _pair(call: Call, principal: Principal, session: LoginSession) -> dict[str, Any]:
+    settings, tokens = call.resources.settings, _tokens()
+    access, refresh = {"sid": session.id}, {"sid": session.id, "jti": session.refresh_id}
     return {
-        "access_token": tokens.mint("access", principal.id, seconds=settings.access_token_seconds),
-        "refresh_token": tokens.mint("refresh", principal.id, seconds=settings.refresh_token_seconds),
+        "access_token": tokens.mint("access", principal.id, seconds=settings.access_token_seconds, claims=access),
+        "refresh_token": tokens.mint("refresh", principal.id, seconds=settings.refresh_token_seconds, claims=refresh),
         "token_type": "bearer",
         "expires_in": settings.access_token_seconds,
         "expires_at": auth.expiry(call.resources.clock.now(), settings.access_token_seconds),

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 from coordinator.config import Settings
 from coordinator.domains.identity import store
 from coordinator.domains.identity.passwords import Passwords, passwords
 from coordinator.domains.identity.rights import Role
-from coordinator.domains.identity.store import Principal
+from coordinator.domains.identity.store import LoginSession, Principal
 from coordinator.store.database import Transaction
 from shared.errors import Unauthenticated
 from shared.ids import new_id
 
-__all__ = ["Principal", "add_principal", "ensure_admin", "find_active", "log_in"]
+__all__ = [
+    "LoginSession",
+    "Principal",
+    "add_principal",
+    "ensure_admin",
+    "find_active",
+    "find_in_session",
+    "log_in",
+    "open_session",
+    "purge_sessions",
+    "renew_session",
+]
+
+PURGE_BATCH = 1000
 
 Begin = Callable[[], AbstractContextManager[Transaction]]
 
@@ -40,6 +54,37 @@ def find_active(tx: Transaction, principal_id: str) -> Principal | None:
     """The principal, unless it is gone or switched off."""
     found = store.find(tx, principal_id)
     return found if found is not None and found.active else None
+
+
+def find_in_session(tx: Transaction, principal_id: str, session_id: str) -> Principal | None:
+    """The principal, unless it is switched off or the session was revoked."""
+    found = store.find_with_session(tx, principal_id, session_id)
+    return found if found is not None and found.active else None
+
+
+def open_session(tx: Transaction, principal: Principal, *, seconds: int, refreshable: bool) -> LoginSession:
+    """Begin a session; all tokens of this login carry its id."""
+    session = LoginSession(new_id(), principal.id, new_id() if refreshable else None)
+    store.add_session(tx, session, tx.now + timedelta(seconds=seconds))
+    return session
+
+
+def renew_session(tx: Transaction, shown: LoginSession, *, seconds: int) -> LoginSession | None:
+    """The session with its next refresh token, if `shown` holds the current one.
+
+    An older one means that two parties hold tokens of one login, and one of them stole theirs: the session ends,
+    for both. The caller must let this transaction commit.
+    """
+    renewed = LoginSession(shown.id, shown.principal_id, new_id())
+    if store.exchange_refresh(tx, shown, renewed.refresh_id or "", tx.now + timedelta(seconds=seconds)):
+        return renewed
+    store.revoke_session(tx, shown.id)
+    return None
+
+
+def purge_sessions(tx: Transaction) -> int:
+    """Forget a batch of sessions whose last token has expired; how many."""
+    return store.delete_expired_sessions(tx, PURGE_BATCH)
 
 
 def add_principal(

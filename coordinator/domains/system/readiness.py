@@ -59,8 +59,6 @@ def _redis(resources: Resources) -> Check:
 
 
 def _storage(resources: Resources) -> Check:
-    if resources.storage is None:
-        return False, "is not set up"
     try:
         resources.storage.check()
     except (LongshoreError, OSError) as error:
