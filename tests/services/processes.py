@@ -8,6 +8,7 @@ and removes the scratch directories it was told of.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import signal
@@ -94,7 +95,9 @@ class Child:
         """Send a signal to the child and to all it started."""
         self.send(number)
         for process in self._family():
-            process.send_signal(number)
+            # A member may end by itself between being found and being signalled.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def stop(self, *, number: int = signal.SIGTERM, seconds: float = 10) -> int:
         """Ask the child to end, then make sure of it and of all it started; returns its exit code."""
