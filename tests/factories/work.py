@@ -55,7 +55,9 @@ class Person:
         answer = self.post(f"/agents/{agent_id}/execute", {"input": {"command": "true"}, **fields})
         return told(answer, 202)
 
-    def upload(self, content: bytes, name: str = "data.txt", *, path: str = "/files/upload", **options: Any) -> TestResponse:
+    def upload(
+        self, content: bytes, name: str = "data.txt", *, path: str = "/files/upload", **options: Any
+    ) -> TestResponse:
         media_type = options.pop("content_type", "text/plain")
         return self.post(path, data={"file": (io.BytesIO(content), name, media_type)}, **options)
 
