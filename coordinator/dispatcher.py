@@ -66,7 +66,9 @@ class Dispatcher:
                 self._wake.clear()
                 self._turn()
         finally:
+            self._stop.set()
             self._resign()
+            listener.join()
             log.info("dispatcher.stopped")
 
     def stop(self) -> None:
