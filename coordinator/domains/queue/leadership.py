@@ -32,7 +32,7 @@ def campaign(tx: Transaction, *, holder: str, seconds: float) -> Term | None:
     """Take the lead when nobody has it; None while somebody else does."""
     new = {"holder": holder, "epoch": 1, "since": tx.now, "until": tx.now + timedelta(seconds=seconds)}
     fresh = upsert(tx, leaders).values(name=DISPATCHER, **new).on_conflict_do_nothing(index_elements=["name"])
-    if tx.conn.execute(fresh).rowcount == 1:
+    if tx.conn.execute(fresh.returning(leaders.c.epoch)).first() is not None:
         return Term(holder, 1, tx.now)
     takeover = (
         update(leaders)
