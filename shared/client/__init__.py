@@ -1,0 +1,1 @@
+"""The typed HTTP client: for nodes today, for people's programs as it grows."""

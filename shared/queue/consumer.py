@@ -6,7 +6,8 @@ import threading
 from typing import Any, Protocol
 
 import structlog
-from celery import Celery
+from celery import Celery, Task
+from celery.app.trace import setup_worker_optimizations
 from celery.exceptions import Ignore
 from celery.worker import WorkController
 from celery.worker import state as celery_state
@@ -35,8 +36,8 @@ class AttemptFailed(Exception):
 class TicketHandler(Protocol):
     """What a node does with tickets. Called from many threads."""
 
-    def run(self, ticket: RunTicket) -> None:
-        """Claim the attempt and run it to its end; raises TicketRefused or AttemptFailed."""
+    def run(self, ticket: RunTicket, shown: str) -> None:
+        """Claim the attempt and run it to its end; raises TicketRefused or AttemptFailed. `shown` is for people."""
 
     def nudge(self) -> None: ...
 
@@ -47,6 +48,10 @@ class _Controller(WorkController):
     """A Celery worker that says when it has left its loop: the threads of its pool may go on for hours after that."""
 
     left_loop: threading.Event
+
+    def on_before_init(self, **kwargs: Any) -> None:
+        # What `celery worker` does too. Without it the pool's threads look for our tasks in whichever app is current.
+        setup_worker_optimizations(self.app, self.hostname)
 
     def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
         self.left_loop.set()
@@ -121,13 +126,13 @@ class TicketConsumer:
 
 def _register(app: Celery, node_id: str, handler: TicketHandler) -> None:
     # send_events is off: the handler sends those of attempts itself, in batches, and the others interest nobody.
-    @app.task(name=RUN, shared=False, send_events=False, throws=(AttemptFailed,))
-    def run(**kwargs: Any) -> None:
+    @app.task(bind=True, name=RUN, shared=False, send_events=False, throws=(AttemptFailed,))
+    def run(task: Task, **kwargs: Any) -> None:
         ticket = _read(kwargs, node_id)
         if ticket is None:
             raise Ignore
         try:
-            handler.run(ticket)
+            handler.run(ticket, task.request.argsrepr or "")
         except TicketRefused:
             raise Ignore from None
 

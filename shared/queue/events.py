@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import orjson
@@ -38,10 +38,11 @@ class TaskEvents:
     Events are for onlookers. When the broker does not take them the oldest are dropped, and the log says how many.
     """
 
-    def __init__(self, client: Redis, *, hostname: str, database: int, clock: Callable[[], int]) -> None:
+    def __init__(self, client: Redis, *, hostname: str, database: int) -> None:
         self._client = client
         self._channel = f"/{database}.{EXCHANGE}/{ROUTING_KEY}"
-        self._clock = clock
+        # Receivers order events by a logical clock, not by the clocks of nodes.
+        self._clock = count(1)
         self._base = {"hostname": hostname, "pid": os.getpid(), "utcoffset": utcoffset()}
         self._waiting: deque[dict[str, Any]] = deque()
         self._dropped = 0
@@ -79,7 +80,7 @@ class TaskEvents:
         self._thread.join(timeout)
 
     def _add(self, kind: str, attempt: str, **fields: Any) -> None:
-        moment = {"timestamp": time.time(), "clock": self._clock()}
+        moment = {"timestamp": time.time(), "clock": next(self._clock)}
         event = {"type": kind, "uuid": attempt, **moment, **self._base, **fields}
         with self._changed:
             self._waiting.append(event)

@@ -12,6 +12,9 @@ PING = "node.ping"
 NUDGE_CHANNEL = "longshore:nudge"
 """Pub/sub channel that wakes the dispatcher."""
 
+LIVE_CHANNEL = "longshore:live"
+"""Pub/sub channel that tells followers of timelines and events that there is something new to read."""
+
 
 def node_queue(node_id: str) -> str:
     return f"node.{node_id}"

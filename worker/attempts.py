@@ -1,0 +1,155 @@
+"""The attempts that a node holds: claimed and not yet reported. Who runs one asks here whether to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+
+from shared.contracts.node import JobSpec
+
+
+class Stop(IntEnum):
+    """Why an attempt has to stop, the stronger reason winning."""
+
+    hand_back = 1
+    """The node drains: report `returned` once the computer is gone."""
+    cancel = 2
+    """Somebody cancelled it: report `cancelled` once the computer is gone."""
+    fence = 3
+    """The coordinator has not been heard: it will give the work to others, so ours must end. Report `lost`."""
+    kill = 4
+    """It is not ours (any more): end it, report nothing."""
+
+
+class Stopped(Exception):
+    """Raised between two steps of an attempt that has been told to stop."""
+
+
+class Attempt:
+    """One attempt in hand. The thread that runs it reads, others call `stop`."""
+
+    def __init__(self, *, attempt_id: str, job_id: str, number: int, token: str, spec: JobSpec) -> None:
+        self.id = attempt_id
+        self.job_id = job_id
+        self.number = number
+        self.token = token
+        self.spec = spec
+        self.phase = "claimed"
+        self.since = time.monotonic()
+        self.stopping = threading.Event()
+        self._reason: Stop | None = None
+        self._end_now: Callable[[], None] | None = None
+        self._deadline: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def stop_reason(self) -> Stop | None:
+        return self._reason
+
+    def check(self) -> None:
+        """Raise Stopped when it has been told to stop."""
+        if self.stopping.is_set():
+            raise Stopped
+
+    def stop(self, reason: Stop, *, grace_seconds: float) -> None:
+        """Ask it to stop; after `grace_seconds` what still runs is killed. A weaker reason changes nothing."""
+        with self._lock:
+            if self._reason is not None and reason <= self._reason:
+                return
+            self._reason = reason
+            self._cancel_deadline()
+            if grace_seconds < self.spec.cancel_grace_seconds:
+                # The command was started with the job's own grace; a shorter one is ours to enforce.
+                self._deadline = threading.Timer(grace_seconds, self._kill)
+                self._deadline.daemon = True
+                self._deadline.start()
+        self.stopping.set()
+
+    def hurry(self) -> None:
+        """Whatever grace there was is over."""
+        self._kill()
+
+    def on_kill(self, end_now: Callable[[], None] | None) -> None:
+        """What ends the computer's processes at once, while there is a computer."""
+        with self._lock:
+            self._end_now = end_now
+            if end_now is None:
+                self._cancel_deadline()
+
+    def _kill(self) -> None:
+        with self._lock:
+            end_now = self._end_now
+        if end_now is not None:
+            end_now()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class Attempts:
+    """All attempts in hand, by id."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Attempt] = {}
+        self._expected: set[str] = set()
+        self._changed = threading.Condition()
+        self._new_ones: Stop | None = None
+
+    def expect(self, attempt_id: str) -> bool:
+        """Note that a claim is under way; False when the attempt is in hand or asked for already."""
+        with self._changed:
+            if attempt_id in self._expected or attempt_id in self._held:
+                return False
+            self._expected.add(attempt_id)
+            return True
+
+    def add(self, attempt: Attempt) -> None:
+        """Take a granted attempt in hand."""
+        with self._changed:
+            self._expected.discard(attempt.id)
+            self._held[attempt.id] = attempt
+            reason = self._new_ones
+        if reason is not None:
+            attempt.stop(reason, grace_seconds=0)
+
+    def stop_new(self, reason: Stop) -> None:
+        """From now on an attempt that is granted has to stop at once: its claim was under way when the node stopped."""
+        with self._changed:
+            self._new_ones = reason
+
+    def remove(self, attempt_id: str) -> None:
+        """It is reported, or was never granted."""
+        with self._changed:
+            self._expected.discard(attempt_id)
+            self._held.pop(attempt_id, None)
+            self._changed.notify_all()
+
+    def find(self, attempt_id: str) -> Attempt | None:
+        with self._changed:
+            return self._held.get(attempt_id)
+
+    def all(self) -> list[Attempt]:
+        with self._changed:
+            return list(self._held.values())
+
+    def held(self) -> list[dict[str, Any]]:
+        """What the heartbeat says of them."""
+        return [{"attempt_id": item.id, "token": item.token, "phase": item.phase} for item in self.all()]
+
+    def known_ids(self) -> set[str]:
+        """Those in hand and those being claimed: their computers must be left alone."""
+        with self._changed:
+            return {*self._held, *self._expected}
+
+    def wait_empty(self, timeout: float | None) -> bool:
+        """Whether nothing was in hand or being claimed within `timeout`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._held and not self._expected, timeout)
+
+    def __len__(self) -> int:
+        return len(self._held)

@@ -1,0 +1,280 @@
+"""The node's daemon: its parts, how they start, and how they end."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+import structlog
+
+from shared.client.node import NodeClient
+from shared.contracts.node import Heartbeat, HeartbeatReply
+from shared.errors import LongshoreError
+from shared.queue.consumer import TicketRefused
+from shared.queue.tickets import RunTicket
+from worker.attempts import Attempts, Stop
+from worker.computer.choose import Choice
+from worker.config import Settings
+from worker.consumer import Ear
+from worker.enrolling import computers_of, connection_to
+from worker.fence import Fence
+from worker.heartbeat import Pulse
+from worker.home import Home, Identity
+from worker.jobs.computers import Computers
+from worker.jobs.echo import Echo
+from worker.jobs.runner import Runner
+from worker.jobs.script import COMMAND, PYTHON, Script
+from worker.journal import Journal
+from worker.loglines import LogShipper
+from worker.orders import Orders
+from worker.recovery import hold, recover
+from worker.uplink import Uplink
+from worker.vitals import Vitals, software
+
+OK = 0
+CREDENTIAL_VOID = 3
+
+_FAREWELLS = {
+    "stop": "stopping: what runs here is handed back",
+    "drained": "drained: nothing runs here any more",
+    "void": "the coordinator no longer knows this node; enrol it anew with a fresh --home",
+}
+
+_DRAIN_BEAT_SECONDS = 5.0
+_STOP_LISTENING_SECONDS = 5.0
+_CLEAR_SECONDS = 20.0
+_FLUSH_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Daemon:
+    """One node, from start to end. `run` returns the exit code."""
+
+    def __init__(
+        self, settings: Settings, *, home: Home, identity: Identity, choice: Choice, say: Callable[[str], None]
+    ) -> None:
+        self._settings = settings
+        self._home = home
+        self._choice = choice
+        self._say = say
+        self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._draining = False
+        self._stopping = False
+        self._code = OK
+        self.epoch = secrets.token_hex(8)
+        self._vitals = Vitals(home.path)
+        self._attempts = Attempts()
+        self._journal = Journal(home.journal)
+        self._left_over = self._journal.left_over()
+        image = settings.computer_image if choice.driver.name == "docker" else None
+        self._computers = Computers(choice.driver, slots=settings.slots, default_image=image)
+        self._fence = Fence(self._on_silence)
+        # Each loop has a connection of its own, so that none waits for another's request.
+        self._clients = [NodeClient(connection_to(settings, identity), identity.id) for _ in range(4)]
+        beats, syncs, lines, files = self._clients
+        self._pulse = Pulse(
+            beats, tell=self._tell, on_reply=self._on_reply, on_void=self._on_void, on_cut_off=self._on_cut_off
+        )
+        self._uplink = Uplink(
+            syncs, self._journal, epoch=self.epoch, on_void=self._on_void, on_refused=self._on_refused
+        )
+        self._shipper = LogShipper(
+            lines,
+            max_bytes=settings.log_buffer_bytes,
+            patience_seconds=settings.log_patience_seconds,
+            on_stale=self._on_stale,
+        )
+        tickets = _Tickets(self._run_ticket, self._pulse.now, self._on_ping)
+        self._ear = Ear(node_id=identity.id, threads=settings.slots + settings.light_slots, handler=tickets)
+        self._runner = Runner(
+            line=self._uplink,
+            attempts=self._attempts,
+            computers=self._computers,
+            runtimes={"echo": Echo(), "command": self._script(COMMAND, files), "python": self._script(PYTHON, files)},
+            events=lambda: self._ear.events,
+        )
+        self._orders = Orders(
+            attempts=self._attempts, computers=self._computers, ear=self._ear, fence=self._fence, say=say
+        )
+        self._reaper = threading.Thread(target=self._reap_regularly, name="reaper", daemon=True)
+        self._recovery = threading.Thread(target=self._recover, name="recovery", daemon=True)
+        self._ended = threading.Event()
+
+    def run(self) -> int:
+        """Be the node until told to stop, drained, or void."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGUSR1, self._on_drain_signal)
+        self._start()
+        while (told := self._told.get()) == "drain":
+            self._begin_drain()
+        return self._stop(told)
+
+    # -- starting
+
+    def _start(self) -> None:
+        shutil.rmtree(self._home.scratch, ignore_errors=True)
+        self._home.scratch.mkdir(mode=0o700)
+        hold(self._left_over, self._attempts)
+        for part in (self._uplink, self._shipper, self._fence, self._ear, self._pulse, self._recovery, self._reaper):
+            part.start()
+        log.info("node_started", epoch=self.epoch, computers=self._choice.reason, slots=self._settings.slots)
+
+    def _recover(self) -> None:
+        recover(self._left_over, attempts=self._attempts, computers=self._computers, uplink=self._uplink)
+
+    def _reap_regularly(self) -> None:
+        while not self._ended.wait(self._settings.reap_seconds):
+            self._computers.reap(self._attempts.known_ids())
+
+    def _script(self, interpreter: str, files: NodeClient) -> Script:
+        return Script(
+            interpreter,
+            computers=self._computers,
+            client=files,
+            shipper=self._shipper,
+            scratch=self._home.scratch,
+            limits=lambda: self._orders.limits,
+            max_output_bytes=self._settings.max_output_bytes,
+        )
+
+    # -- what the parts tell
+
+    def _run_ticket(self, ticket: RunTicket, shown: str) -> None:
+        if self._stopping:
+            # Not claimed, so it counts against nothing; the coordinator sends it elsewhere.
+            raise TicketRefused("the node is stopping")
+        self._runner.run(ticket, shown)
+
+    def _on_ping(self) -> None:
+        self._ear.heard_ping()
+
+    def _on_reply(self, reply: HeartbeatReply, sent_at: float) -> None:
+        if not self._stopping:
+            self._orders.obey(reply, sent_at)
+
+    def _on_silence(self) -> None:
+        if self._settings.self_fence:
+            self._orders.stop_all(Stop.fence, grace_seconds=self._settings.stop_grace_seconds)
+
+    def _on_cut_off(self) -> None:
+        self._orders.cut_off()
+
+    def _on_refused(self, error: LongshoreError) -> None:
+        log.warning("sync_refused", error=error.message)
+        self._pulse.now()
+
+    def _on_stale(self, attempt_id: str) -> None:
+        self._orders.stale(attempt_id)
+
+    def _on_void(self) -> None:
+        self._told.put("void")
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._told.put("stop")
+
+    def _on_drain_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._told.put("drain")
+
+    def _tell(self) -> Heartbeat:
+        cpu, memory, disk = self._vitals.percents()
+        vitals = self._vitals.read(computers=self._computers.count)
+        vitals["queue"] = {"pings": self._ear.pings, "last_ping_seconds_ago": self._ear.ping_age_seconds}
+        return Heartbeat(
+            epoch=self.epoch,
+            cpu_usage_percent=cpu,
+            memory_usage_percent=memory,
+            disk_usage_percent=disk,
+            vitals=vitals,
+            docker_ok=self._choice.driver.answers() if self._choice.driver.name == "docker" else None,
+            queue_ok=self._ear.is_ok,
+            slots=self._settings.slots,
+            slots_used=self._computers.used,
+            light_slots=self._settings.light_slots,
+            draining=self._draining,
+            attempts=self._attempts.held(),
+            computers={**computers_of(self._choice), "image": self._settings.computer_image},
+            software=software(),
+        )
+
+    # -- ending
+
+    def _begin_drain(self) -> None:
+        if not self._draining:
+            self._draining = True
+            self._say("draining: finishing what runs here, taking nothing new")
+            threading.Thread(target=self._drain, name="drain", daemon=True).start()
+
+    def _drain(self) -> None:
+        # Once the coordinator knows, it sends nothing more; what is on its way until then is still run.
+        self._pulse.beat_and_wait(_DRAIN_BEAT_SECONDS)
+        self._ear.stop_listening(_STOP_LISTENING_SECONDS)
+        self._attempts.wait_empty(None)
+        self._told.put("drained")
+
+    def _stop(self, why: str) -> int:
+        """End everything; a second signal meanwhile ends all grace."""
+        self._stopping = self._draining = True
+        code = CREDENTIAL_VOID if why == "void" else OK
+        self._say(_FAREWELLS[why])
+        threading.Thread(target=self._finish, args=(why,), name="finish", daemon=True).start()
+        while (told := self._told.get()) != "finished":
+            if told == "stop":
+                for attempt in self._attempts.all():
+                    attempt.hurry()
+        return code
+
+    def _finish(self, why: str) -> None:
+        try:
+            self._end_attempts(Stop.kill if why == "void" else Stop.hand_back)
+            self._end_loops()
+        finally:
+            self._told.put("finished")
+
+    def _end_attempts(self, reason: Stop) -> None:
+        self._pulse.now()
+        self._attempts.stop_new(reason)
+        self._orders.stop_all(reason, grace_seconds=self._settings.stop_grace_seconds)
+        self._ear.stop_listening(_STOP_LISTENING_SECONDS)
+        if not self._attempts.wait_empty(self._settings.stop_grace_seconds + _CLEAR_SECONDS):
+            log.error("attempts_do_not_end", attempts=[item.id for item in self._attempts.all()])
+
+    def _end_loops(self) -> None:
+        self._ended.set()
+        self._shipper.close(_FLUSH_SECONDS)
+        if not self._uplink.close(_FLUSH_SECONDS):
+            log.warning("reports_not_sent", kept_in=str(self._home.journal))
+        self._ear.close(_STOP_LISTENING_SECONDS)
+        self._pulse.close()
+        self._fence.close()
+        if len(self._attempts):
+            self._computers.reap(())
+        self._computers.close()
+        self._journal.close()
+        for client in self._clients:
+            client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tickets:
+    """What the consumer's threads call."""
+
+    runs: Callable[[RunTicket, str], None]
+    nudges: Callable[[], None]
+    pings: Callable[[], None]
+
+    def run(self, ticket: RunTicket, shown: str) -> None:
+        self.runs(ticket, shown)
+
+    def nudge(self) -> None:
+        self.nudges()
+
+    def ping(self) -> None:
+        self.pings()

@@ -1,0 +1,173 @@
+"""From a ticket to an accepted report: claim, run by the runtime that the job names, report, clear away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import structlog
+
+from shared.contracts.node import Grant, JobSpec, Outcome, Report
+from shared.errors import LongshoreError
+from shared.queue.consumer import AttemptFailed, TicketRefused
+from shared.queue.events import TaskEvents
+from shared.queue.tickets import RunTicket
+from worker.attempts import Attempt, Attempts, Stop, Stopped
+from worker.jobs.computers import Computers
+from worker.jobs.ending import Ending, lost, of_error, of_stop
+from worker.uplink import Verdict
+
+log = structlog.get_logger(__name__)
+
+
+class Runtime(Protocol):
+    """How one kind of job is run. May raise Stopped and our errors; leaves its computer to the runner."""
+
+    def run(self, attempt: Attempt) -> Ending: ...
+
+
+class Line(Protocol):
+    """What the runner needs of the uplink."""
+
+    def claim(self, attempt_id: str) -> Grant: ...
+
+    def report(self, report: Report) -> Verdict: ...
+
+    def forget(self, attempt_id: str) -> None: ...
+
+
+class Runner:
+    """Runs one ticket on the calling thread. The report goes out before the computer is cleared away, except where it
+    says that the computer is gone: `cancelled`, `returned` and a fenced `lost` wait for that."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        attempts: Attempts,
+        computers: Computers,
+        runtimes: Mapping[str, Runtime],
+        events: Callable[[], TaskEvents | None],
+    ) -> None:
+        self._line = line
+        self._attempts = attempts
+        self._computers = computers
+        self._runtimes = runtimes
+        self._events = events
+
+    def run(self, ticket: RunTicket, shown: str) -> None:
+        """Raises TicketRefused when the attempt is not ours to run, AttemptFailed when it did not succeed."""
+        events = self._events()
+        if events is not None:
+            events.received(ticket.attempt, shown)
+        if not self._attempts.expect(ticket.attempt):
+            raise TicketRefused("it is in hand already")
+        try:
+            attempt = self._claim(ticket)
+            if attempt is None:
+                if events is not None:
+                    events.rejected(ticket.attempt)
+                raise TicketRefused("the claim was refused")
+            self._hold(attempt, events)
+        finally:
+            self._attempts.remove(ticket.attempt)
+
+    def _claim(self, ticket: RunTicket) -> Attempt | None:
+        grant = self._line.claim(ticket.attempt)
+        if grant.refused is not None or grant.token is None or grant.spec is None:
+            log.info("claim_refused", attempt=ticket.attempt, reason=grant.refused)
+            return None
+        attempt = Attempt(
+            attempt_id=ticket.attempt,
+            job_id=grant.job_id or ticket.job,
+            number=grant.number or ticket.number,
+            token=grant.token,
+            spec=JobSpec.from_json(grant.spec),
+        )
+        self._attempts.add(attempt)
+        return attempt
+
+    def _hold(self, attempt: Attempt, events: TaskEvents | None) -> None:
+        if events is not None:
+            events.started(attempt.id)
+        ending = self._run(attempt)
+        try:
+            verdict = self._finish(attempt, ending)
+        finally:
+            self._computers.clear_away(attempt)
+        self._tell(attempt, ending, verdict, events)
+        if ending.outcome is not Outcome.succeeded or verdict is Verdict.stale:
+            raise AttemptFailed(_described(ending, verdict))
+
+    def _run(self, attempt: Attempt) -> Ending:
+        """The attempt's end, whatever happens. What is not foreseen is ours, not the job's."""
+        attempt.phase = "running"
+        try:
+            ending = self._runtime(attempt.spec.runtime).run(attempt)
+        except Stopped:
+            ending = of_stop(attempt.stop_reason or Stop.kill)
+        except LongshoreError as error:
+            log.warning("attempt_broken", attempt=attempt.id, job=attempt.job_id, code=error.code, error=error.message)
+            ending = of_error(error)
+        except Exception as error:
+            # The edge: an attempt ends with a report whatever we did wrong.
+            log.exception("attempt_crashed", attempt=attempt.id, job=attempt.job_id)
+            ending = lost("node_error", f"the node failed: {type(error).__name__}")
+        return _stopped_or(ending, attempt.stop_reason)
+
+    def _runtime(self, name: str) -> Runtime:
+        runtime = self._runtimes.get(name)
+        if runtime is None:
+            raise _UnknownRuntime(f"this node cannot run {name!r}; it knows {', '.join(sorted(self._runtimes))}")
+        return runtime
+
+    def _finish(self, attempt: Attempt, ending: Ending) -> Verdict:
+        attempt.phase = "reporting"
+        if attempt.stop_reason is not None:
+            self._computers.remove(attempt)
+        if attempt.stop_reason is Stop.kill:
+            self._line.forget(attempt.id)
+            return Verdict.stale
+        return self._line.report(ending.report(attempt))
+
+    def _tell(self, attempt: Attempt, ending: Ending, verdict: Verdict, events: TaskEvents | None) -> None:
+        runtime = time.monotonic() - attempt.since
+        if ending.outcome is not Outcome.succeeded or verdict is not Verdict.accepted:
+            log.info(
+                "attempt_ended",
+                attempt=attempt.id,
+                job=attempt.job_id,
+                outcome=str(ending.outcome),
+                reason=ending.reason_code,
+                verdict=str(verdict),
+                seconds=round(runtime, 3),
+            )
+        if events is None:
+            return
+        if ending.outcome is Outcome.succeeded and verdict is not Verdict.stale:
+            events.succeeded(attempt.id, runtime=runtime)
+        elif ending.outcome is Outcome.cancelled:
+            events.revoked(attempt.id)
+        else:
+            events.failed(attempt.id, exception=_described(ending, verdict), runtime=runtime)
+
+
+def _stopped_or(ending: Ending, reason: Stop | None) -> Ending:
+    """A job that succeeded before our own wish to stop reached it has succeeded; other people's wishes count first."""
+    if reason is None or (ending.outcome is Outcome.succeeded and reason in (Stop.hand_back, Stop.fence)):
+        return ending
+    return of_stop(reason)
+
+
+class _UnknownRuntime(LongshoreError):
+    """A newer coordinator names a runtime that this node does not have."""
+
+    code, status = "RUNTIME_UNKNOWN", 422
+
+
+def _described(ending: Ending, verdict: Verdict) -> str:
+    if verdict is Verdict.stale:
+        return "the coordinator had given it up"
+    message = str((ending.error or {}).get("message", ""))
+    return f"{ending.outcome}: {message or ending.reason_code or ''}"

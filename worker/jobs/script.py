@@ -1,0 +1,230 @@
+"""Commands and Python scripts: a computer, its inputs, the script, and what came of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from shared.client.node import NodeClient
+from shared.contracts.node import Outcome
+from shared.errors import Invalid
+from worker.attempts import Attempt, Stopped
+from worker.computer.contract import (
+    Collected,
+    CollectLimits,
+    Computer,
+    ComputerSpec,
+    DriverUnavailable,
+    ExecEnd,
+    ExecResult,
+    Isolation,
+    Network,
+)
+from worker.jobs.artifacts import hand_in, keep_as_artifact, read_result
+from worker.jobs.computers import Computers
+from worker.jobs.ending import Ending, failed, of_exec
+from worker.jobs.inputs import place_inputs
+from worker.jobs.lines import LEVELS, Budget, LineSplitter
+from worker.loglines import AttemptLog, LogShipper
+
+COMMAND = "/bin/sh"
+PYTHON = "python3 -u"
+
+_LOG_SECONDS = 30.0
+_LOG_SECONDS_WHEN_STOPPED = 2.0
+_PLACE = (
+    'mkdir -p "$WORK/.job" && cat > "$WORK/.job/script" || {{ echo "the script could not be stored" >&2; exit 126; }}; '
+    'exec {interpreter} "$WORK/.job/script" < /dev/null'
+)
+"""The script comes in on stdin and is stored before it starts: one call into the computer instead of two, no limit of
+an argument's length, and nothing of the script in the host's list of processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the coordinator takes from a job."""
+
+    max_artifacts: int = 100
+    max_artifacts_bytes: int = 500 * 1024 * 1024
+    max_file_bytes: int = 100 * 1024 * 1024
+    max_result_bytes: int = 1024 * 1024
+    max_log_bytes: int = 10 * 1024 * 1024
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Limits:
+        """The limits of a heartbeat's reply; what it leaves out stays as it is here."""
+        known = {name: int(value) for name, value in told.items() if name in cls.__slots__ and value is not None}
+        return cls(**known)
+
+    def collect(self) -> CollectLimits:
+        return CollectLimits(
+            max_files=self.max_artifacts,
+            max_file_bytes=self.max_file_bytes,
+            max_total_bytes=self.max_artifacts_bytes,
+            max_result_bytes=self.max_result_bytes,
+        )
+
+
+class Script:
+    """Runs a job's script with one interpreter."""
+
+    def __init__(
+        self,
+        interpreter: str,
+        *,
+        computers: Computers,
+        client: NodeClient,
+        shipper: LogShipper,
+        scratch: Path,
+        limits: Callable[[], Limits],
+        max_output_bytes: int,
+    ) -> None:
+        self._argv = ("/bin/sh", "-c", _PLACE.format(interpreter=interpreter))
+        self._computers = computers
+        self._client = client
+        self._shipper = shipper
+        self._scratch = scratch
+        self._limits = limits
+        self._max_output_bytes = max_output_bytes
+
+    def run(self, attempt: Attempt) -> Ending:
+        scratch = self._scratch / attempt.id
+        scratch.mkdir(parents=True)
+        try:
+            return self._run(attempt, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _run(self, attempt: Attempt, scratch: Path) -> Ending:
+        attempt.phase = "creating"
+        computer = self._computers.rent(attempt, spec_of(attempt, self._computers.driver.name))
+        attempt.check()
+        bytes_in = place_inputs(self._client, attempt, computer, scratch)
+        attempt.check()
+        attempt.phase = "running"
+        lines = self._shipper.open(attempt)
+        try:
+            return self._in_computer(attempt, computer, lines, bytes_in=bytes_in, scratch=scratch)
+        finally:
+            # After the report nobody takes lines of this attempt any more.
+            lines.finish(_LOG_SECONDS_WHEN_STOPPED if attempt.stopping.is_set() else _LOG_SECONDS)
+
+    def _in_computer(
+        self, attempt: Attempt, computer: Computer, lines: AttemptLog, *, bytes_in: int, scratch: Path
+    ) -> Ending:
+        told, budget = self._exec(attempt, computer, lines)
+        if told.end is ExecEnd.cancelled:
+            raise Stopped
+        attempt.phase = "collecting"
+        usage = {
+            "wall_ms": told.duration_ms,
+            "bytes_in": bytes_in,
+            "log_bytes": min(budget.used, budget.max_bytes),
+            **_used(computer),
+        }
+        ending, bytes_out = self._collect(attempt, computer, told, lines, scratch)
+        return replace(
+            ending,
+            usage={**usage, "bytes_out": bytes_out},
+            computer={
+                "driver": self._computers.driver.name,
+                "isolation": computer.isolation.kind.name,
+                "image": computer.spec.image or self._computers.default_image,
+            },
+        )
+
+    def _exec(self, attempt: Attempt, computer: Computer, lines: AttemptLog) -> tuple[ExecResult, Budget]:
+        budget = Budget(self._limits().max_log_bytes)
+        splitter = LineSplitter(_keeper(lines, budget))
+        told = computer.exec(
+            self._argv,
+            timeout_seconds=attempt.spec.timeout_seconds,
+            env=environment_of(attempt),
+            stdin=(attempt.spec.script or "").encode(),
+            on_output=splitter.feed,
+            cancel=attempt.stopping,
+            grace_seconds=attempt.spec.cancel_grace_seconds,
+            max_output_bytes=self._max_output_bytes,
+            keep_output_bytes=self._limits().max_result_bytes,
+        )
+        splitter.finish()
+        return told, budget
+
+    def _collect(
+        self, attempt: Attempt, computer: Computer, told: ExecResult, lines: AttemptLog, scratch: Path
+    ) -> tuple[Ending, int]:
+        """The end, once everything that the job left is handed in: of a failed one too, it helps to see why."""
+        bad_end = of_exec(told, timeout_seconds=attempt.spec.timeout_seconds, memory_mb=computer.spec.memory_mb)
+        if bad_end is not None and bad_end.outcome is Outcome.lost:
+            return bad_end, 0
+        collected = computer.collect(scratch / "out", self._limits().collect())
+        for refusal in collected.refused:
+            lines.write("system", "warning", f"not collected: {refusal}")
+        bytes_out = hand_in(self._client, attempt, collected.artifacts) + len(collected.result or b"")
+        if bad_end is None and collected.result is None and len(told.stdout) >= self._limits().max_result_bytes:
+            lines.write("system", "warning", f"the result is the last {len(told.stdout)} bytes of what was printed")
+        return bad_end or self._result(attempt, collected, told, scratch), bytes_out
+
+    def _result(self, attempt: Attempt, collected: Collected, told: ExecResult, scratch: Path) -> Ending:
+        read = read_result(collected, told.stdout)
+        if read.problem is None:
+            return Ending(Outcome.succeeded, exit_code=told.exit_code, result=read.value)
+        keep_as_artifact(self._client, attempt, collected.result or b"", scratch)
+        return failed("result_invalid", read.problem, retryable=True, exit_code=told.exit_code)
+
+
+def _keeper(lines: AttemptLog, budget: Budget) -> Callable[[str, str], None]:
+    """Takes lines until the budget is spent, and says once that it is."""
+
+    def keep(stream: str, line: str) -> None:
+        was_spent = budget.is_spent
+        if budget.take(line):
+            lines.write(stream, LEVELS[stream], line)
+        elif not was_spent:
+            lines.write("system", "warning", f"truncated: the log is full at {budget.max_bytes} bytes; the job goes on")
+
+    return keep
+
+
+def environment_of(attempt: Attempt) -> dict[str, str]:
+    """What a script finds in its environment; its own names win over the job's."""
+    return {
+        **attempt.spec.env,
+        "JOB_ID": attempt.job_id,
+        "ATTEMPT": str(attempt.number),
+        "IDEMPOTENCY_KEY": attempt.job_id,
+    }
+
+
+def spec_of(attempt: Attempt, driver: str) -> ComputerSpec:
+    """The computer that the job asks for."""
+    asked = attempt.spec.computer
+    if asked.get("driver") not in (None, "auto", driver):
+        raise DriverUnavailable(f"the job asks for {asked['driver']}, this node has {driver}")
+    plain = ComputerSpec(id=attempt.id)
+    return replace(
+        plain,
+        image=asked.get("image"),
+        min_isolation=_isolation(asked.get("min_isolation")),
+        cpus=float(asked.get("cpus") or plain.cpus),
+        memory_mb=int(asked.get("memory_mb") or plain.memory_mb),
+        pids=int(asked.get("pids") or plain.pids),
+        disk_mb=int(asked.get("disk_mb") or plain.disk_mb),
+        network=Network(asked.get("network") or "none"),
+        labels={"longshore.job": attempt.job_id},
+    )
+
+
+def _isolation(name: str | None) -> Isolation:
+    try:
+        return Isolation[name or "none"]
+    except KeyError:
+        raise Invalid(f"there is no isolation {name!r}", field="computer.min_isolation") from None
+
+
+def _used(computer: Computer) -> dict[str, int | None]:
+    usage = computer.usage()
+    return {"cpu_ms": usage.cpu_ms, "peak_memory_bytes": usage.peak_memory_bytes}
