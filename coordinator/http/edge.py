@@ -131,6 +131,8 @@ class Edge:
         shaped = answering.shape(result, self._endpoint, self._version, read.page)
         if self._check is not None:
             self._check(self._endpoint, self._version, shaped.value, shaped.status)
+            if self._endpoint.honours_if_match and call.if_match is not None and not call.version_was_checked:
+                raise AssertionError(f"{self._endpoint.name} declares etag and never calls require_version()")
         answer = answering.render(shaped, self._endpoint)
         if claim is not None and tx is not None:
             claim.keep(tx, shaped, answer)

@@ -51,6 +51,12 @@ class Api(SmorestApi):
     def _register_error_handlers(self) -> None:
         """Left out: `coordinator.http.errors` has registered its handlers."""
 
+    def _register_etag_headers(self) -> None:
+        """Left out: ours are declared below."""
+
+    def _register_pagination_header(self) -> None:
+        """Left out: our pages are told in other headers."""
+
     def handle_http_exception(self, error: HTTPException) -> Any:
         raise error
 
@@ -135,9 +141,10 @@ def _parameters(endpoint: Endpoint, version: str) -> list[Any]:
     if endpoint.idempotent:
         text = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"}
         found.append({"in": "header", "name": "Idempotency-Key", "schema": text})
-    if endpoint.etag:
-        name = "If-None-Match" if endpoint.method == "GET" else "If-Match"
-        found.append({"in": "header", "name": name, "schema": {"type": "string"}})
+    if endpoint.etag and endpoint.method == "GET":
+        found.append({"in": "header", "name": "If-None-Match", "schema": {"type": "string"}})
+    if endpoint.honours_if_match:
+        found.append({"in": "header", "name": "If-Match", "schema": {"type": "string"}})
     return found
 
 
@@ -175,7 +182,7 @@ def _error_statuses(endpoint: Endpoint) -> set[int]:
         statuses.add(404)
     if endpoint.idempotent:
         statuses |= {409, 422}
-    if endpoint.etag and endpoint.method != "GET":
+    if endpoint.honours_if_match:
         statuses.add(412)
     return statuses
 

@@ -75,6 +75,11 @@ class Endpoint:
         return OPEN in self.may
 
     @property
+    def honours_if_match(self) -> bool:
+        """Whether the handler compares If-Match with the version it changes."""
+        return self.etag and self.method != "GET" and self.status != 201
+
+    @property
     def media_type(self) -> str:
         return MEDIA_TYPES.get(self.returns, self.returns)
 

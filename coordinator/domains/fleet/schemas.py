@@ -95,7 +95,7 @@ class HeartbeatBody(Body):
     class Meta:
         unknown = EXCLUDE
 
-    epoch = fields.String(validate=validate.Length(1, 64), load_default="")
+    epoch = fields.String(validate=validate.Length(max=64), load_default="")
     protocol = fields.Integer(load_default=1, validate=validate.Range(1, 1000))
     cpu_usage_percent = fields.Float(allow_none=True, validate=PERCENT, load_default=None)
     memory_usage_percent = fields.Float(allow_none=True, validate=PERCENT, load_default=None)
