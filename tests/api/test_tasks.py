@@ -287,9 +287,9 @@ class TestGetTask:
     ) -> None:
         task = operator.task(agent_id=agent["id"], retry={"max_attempts": 2, "base_seconds": 0})
         for _ in range(2):
-            run_one(resources, node, outcome="failed", **FAILURE)
+            run_one(resources, node, outcome="failed", reason_code="exit_nonzero", **FAILURE)
         shown = told(operator.get(f"/tasks/{task['id']}"))
-        assert (shown["status"], shown["reason_code"]) == ("failed", "attempts_exhausted")
+        assert (shown["status"], shown["reason_code"]) == ("failed", "exit_nonzero")
         assert shown["error"]["code"] == "EXIT_NONZERO"
         assert [attempt["number"] for attempt in shown["attempts"]] == [1, 2]
         assert (shown["retry_count"], shown["max_retries"]) == (1, 1)

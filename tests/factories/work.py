@@ -8,7 +8,8 @@ from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import TestResponse, encode_multipart
 
 from coordinator.domains.identity.rights import Role
 from coordinator.domains.queue.placing import Ticket
@@ -59,7 +60,7 @@ class Person:
         self, content: bytes, name: str = "data.txt", *, path: str = "/files/upload", **options: Any
     ) -> TestResponse:
         media_type = options.pop("content_type", "text/plain")
-        return self.post(path, data={"file": (io.BytesIO(content), name, media_type)}, **options)
+        return self.post(path, **multipart(file=attached(content, name, media_type)), **options)
 
     def file(self, content: bytes = b"content", name: str = "data.txt") -> dict[str, Any]:
         return told(self.upload(content, name), 201)
@@ -71,6 +72,17 @@ class Person:
         headers = {**self.headers, **options.pop("headers", {})}
         answer: TestResponse = getattr(self.client, method)(f"{API}{path}", headers=headers, **options)
         return answer
+
+
+def attached(content: bytes, name: str, media_type: str = "application/octet-stream") -> FileStorage:
+    """A file as a field of a form."""
+    return FileStorage(io.BytesIO(content), name, content_type=media_type)
+
+
+def multipart(**fields: Any) -> dict[str, Any]:
+    """Options of a request with this form. Encoded here, as the test client would leave its temporary file open."""
+    boundary, body = encode_multipart(fields)
+    return {"data": body, "content_type": f"multipart/form-data; boundary={boundary}"}
 
 
 def told(answer: TestResponse, status: int = 200) -> dict[str, Any]:

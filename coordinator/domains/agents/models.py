@@ -9,7 +9,7 @@ from coordinator.store.schema import Document, Id, Name, id_column, metadata, ti
 
 
 def _one_of(column: str, words: list[str]) -> str:
-    return f"{column} IN ({', '.join(repr(word) for word in words)})"
+    return f"{column} IN ({', '.join(repr(str(word)) for word in words)})"
 
 
 agents = Table(

@@ -18,6 +18,6 @@ def events_of(call: Call, kind: str, job_id: str) -> dict[str, Any]:
             return timeline.read(tx, call.space, kind, job_id, after=call.query["after"], limit=call.query["limit"])
 
     def wait(seconds: float) -> float:
-        return timeline.wait_for_news(call.resources, job_id, seconds)
+        return timeline.wait_for_news(call.resources, job_id, call.query["after"], seconds)
 
     return shown.timeline_view(timeline.follow(look, wait, call.query["wait"]))

@@ -25,10 +25,13 @@ files = Slice("files", "What goes into computers and what comes out of them")
 
 
 def _upload(call: Call) -> dict[str, Any]:
-    upload = transfer.uploaded()
     task_id = call.query.get("task_id")
-    with transfer.saved(call, upload, filename=service.upload_name(upload.filename)) as content, call.write() as tx:
-        kind = task_service.KIND if task_id else None
+    kind = task_service.KIND if task_id else None
+    with (
+        transfer.uploaded() as upload,
+        transfer.saved(call, upload, filename=service.upload_name(upload.file.filename)) as content,
+        call.write() as tx,
+    ):
         file = service.record(tx, content, space=call.space, by=call.actor.id, job_id=task_id, kind=kind)
     return shown.file_view(file)
 

@@ -9,8 +9,10 @@ from flask import Response, request
 from coordinator.domains.queue import service as queue
 from coordinator.domains.queue.service import AttemptFacts
 from coordinator.domains.tasks.api import shown, transfer
+from coordinator.domains.tasks.api.transfer import Upload
 from coordinator.domains.tasks.schemas import ArtifactBody, FileView
 from coordinator.domains.tasks.service import files as service
+from coordinator.domains.tasks.store.files import StoredFile
 from coordinator.http.slice import NODE, Call, Slice
 from coordinator.store.database import Transaction
 from shared.contracts.node import ATTEMPT_TOKEN_HEADER
@@ -47,18 +49,23 @@ def hand_in_artifact(call: Call, worker_id: str, attempt_id: str) -> dict[str, A
     """Hand in one file of /work/artifacts; the same file again gets the same answer."""
     with call.read() as tx:
         _proven(tx, worker_id, attempt_id)
-    upload = transfer.uploaded()
-    name = service.artifact_name(request.form.get("name") or upload.filename)
+    with transfer.uploaded() as upload:
+        name = service.artifact_name(upload.form.get("name") or upload.file.filename)
+        return shown.file_view(_taken(call, worker_id, attempt_id, upload, name))
+
+
+def _taken(call: Call, worker_id: str, attempt_id: str, upload: Upload, name: str) -> StoredFile:
     with transfer.saved(call, upload, filename=name) as content, call.write() as tx:
+        # The attempt may have been lost while its file came in.
         facts = _proven(tx, worker_id, attempt_id)
         known = service.same_artifact(tx, facts, name)
         if known is None:
-            told = request.form.get("sha256")
-            return shown.file_view(service.record_artifact(tx, call.resources, facts, content, told_sha256=told))
+            told = upload.form.get("sha256")
+            return service.record_artifact(tx, call.resources, facts, content, told_sha256=told)
     service.discard(call.resources, content)
     if known.sha256 != content.sha256:
         raise Conflict(f"the attempt has handed in another file called {name} already")
-    return shown.file_view(known)
+    return known
 
 
 def _proven(tx: Transaction, worker_id: str, attempt_id: str) -> AttemptFacts:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 
 from flask import Response, request
 from werkzeug.datastructures import FileStorage
+from werkzeug.formparser import FormDataParser
 from werkzeug.http import http_date
 
 from coordinator.domains.tasks.filenames import attachment
@@ -15,25 +19,58 @@ from coordinator.domains.tasks.service.files import Saved
 from coordinator.domains.tasks.store.files import StoredFile
 from coordinator.http.slice import Call
 from coordinator.resources import Resources
-from shared.errors import Invalid, UnsupportedMediaType
+from shared.errors import BadRequest, Invalid, UnsupportedMediaType
 
 FIELD = "file"
+SPOOLED_BYTES = 256 * 1024
+MAX_FIELD_BYTES = 64 * 1024
+MAX_PARTS = 16
 
 
-def uploaded() -> FileStorage:
-    """The file of this multipart request. Large ones are on the disk by now, never in memory."""
-    if request.mimetype != "multipart/form-data":
-        raise UnsupportedMediaType("send multipart/form-data with the field file", given=request.mimetype or None)
-    found = request.files.get(FIELD)
-    if found is None:
-        raise Invalid("file: is missing", field=FIELD, reason="is missing")
-    return found
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The file of a multipart request, and the plain fields beside it."""
+
+    file: FileStorage
+    form: Mapping[str, str]
 
 
 @contextmanager
-def saved(call: Call, upload: FileStorage, *, filename: str) -> Iterator[Saved]:
+def uploaded() -> Iterator[Upload]:
+    """Read this multipart request. A large file is on the disk meanwhile, never in memory, and gone afterwards."""
+    if request.mimetype != "multipart/form-data":
+        raise UnsupportedMediaType("send multipart/form-data with the field file", given=request.mimetype or None)
+    with ExitStack() as opened:
+
+        def receive(*_args: Any, **_facts: Any) -> IO[bytes]:
+            return opened.enter_context(SpooledTemporaryFile(SPOOLED_BYTES))
+
+        form, files = _parsed(receive)
+        if FIELD not in files:
+            raise Invalid("file: is missing", field=FIELD, reason="is missing")
+        yield Upload(files[FIELD], form)
+
+
+def _parsed(receive: Callable[..., IO[bytes]]) -> tuple[Mapping[str, str], Mapping[str, FileStorage]]:
+    # Flask's own reading would leave the temporary file open when a body turns out to be too long or broken.
+    parser = FormDataParser(
+        receive,
+        max_form_memory_size=MAX_FIELD_BYTES,
+        max_content_length=request.max_content_length,
+        max_form_parts=MAX_PARTS,
+        silent=False,
+    )
+    try:
+        _, form, files = parser.parse(request.stream, request.mimetype, request.content_length, request.mimetype_params)
+    except ValueError as error:
+        raise BadRequest("the body is not valid multipart/form-data", reason=str(error)) from None
+    return form, files
+
+
+@contextmanager
+def saved(call: Call, upload: Upload, *, filename: str) -> Iterator[Saved]:
     """The upload's content in the storage; taken out again when the block, which gives it a row, fails."""
-    content = service.save(call.resources, upload.stream, filename=filename, content_type=upload.mimetype)
+    content = service.save(call.resources, upload.file.stream, filename=filename, content_type=upload.file.mimetype)
     try:
         yield content
     except BaseException:

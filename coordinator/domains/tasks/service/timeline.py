@@ -28,8 +28,8 @@ class Timeline:
 class Waiter(Protocol):
     """Waits until there may be news of a job, or until the time is up; holds no database connection meanwhile."""
 
-    def __call__(self, resources: Resources, job_id: str, seconds: float, /) -> float:
-        """Seconds that were waited."""
+    def __call__(self, resources: Resources, job_id: str, after: int, seconds: float, /) -> float:
+        """Wait for news behind sequence number `after`; answers the seconds that were waited."""
 
 
 def read(tx: Transaction, space: str, kind: str, job_id: str, *, after: int, limit: int) -> Timeline:
@@ -52,7 +52,7 @@ def follow(look: Callable[[], Timeline], wait: Callable[[float], float], seconds
     return found
 
 
-def _look_again_soon(_resources: Resources, _job_id: str, seconds: float) -> float:
+def _look_again_soon(_resources: Resources, _job_id: str, _after: int, seconds: float) -> float:
     """The waiter without a live stream: a short pause, whatever happens."""
     pause = min(seconds, LOOK_AGAIN_SECONDS)
     threading.Event().wait(pause)
@@ -68,6 +68,6 @@ def plug_waiter(waiter: Waiter) -> None:
     _waiter = waiter
 
 
-def wait_for_news(resources: Resources, job_id: str, seconds: float) -> float:
+def wait_for_news(resources: Resources, job_id: str, after: int, seconds: float) -> float:
     """Wait as the plugged waiter does."""
-    return _waiter(resources, job_id, seconds)
+    return _waiter(resources, job_id, after, seconds)
