@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib import resources
 
+import flask_swagger_ui
+
 from coordinator.http.call import Reply
 from shared.errors import NotFound
 
@@ -40,4 +42,4 @@ def asset(name: str) -> Reply:
 def _read(name: str) -> bytes:
     if name in OURS:
         return resources.files("coordinator.http").joinpath("swagger", name).read_bytes()
-    return resources.files("flask_swagger_ui").joinpath("dist", name).read_bytes()
+    return resources.files(flask_swagger_ui).joinpath("dist", name).read_bytes()

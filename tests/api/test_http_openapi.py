@@ -154,5 +154,5 @@ def test_bodies_refuse_unknown_fields_in_v1(document: dict[str, Any], operations
 
 def test_nothing_internal_is_in_it(app: Flask) -> None:
     text = app.extensions["longshore"].document.decode()
-    for word in ("password_hash", "token_hash", "/root/", "/tmp/"):
+    for word in ("password_hash", "token_hash", str(Path.home()), str(Path.cwd())):
         assert word not in text
