@@ -243,6 +243,9 @@ class ComputerDriver(Protocol):
     def reap(self, keep: Collection[str]) -> Sequence[str]:
         """Remove this node's computers except `keep`, and nothing that belongs to anyone else; answers what went."""
 
+    def twin(self, *, node: str | None = None) -> ComputerDriver:
+        """The same driver as another process would have it, on this node or as another node."""
+
     def close(self) -> None:
         """Remove helpers (holders, temporary folders) that the driver keeps between computers."""
 

@@ -51,6 +51,14 @@ class DockerDriver:
         fetch_images: bool = False,
         look_from_host: bool = True,
     ) -> None:
+        self._settings: dict[str, Any] = {
+            "socket_url": socket_url,
+            "image": image,
+            "owner": owner,
+            "runtime": runtime,
+            "fetch_images": fetch_images,
+            "look_from_host": look_from_host,
+        }
         self._engine = Engine(socket_url)
         self._identity = Identity(owner, node)
         self._runtime = runtime
@@ -108,6 +116,9 @@ class DockerDriver:
                 gone.add(str(row["Labels"].get(COMPUTER)))
         self._reap_volumes(spared)
         return sorted(gone)
+
+    def twin(self, *, node: str | None = None) -> DockerDriver:
+        return DockerDriver(node=node or self._identity.node, **self._settings)
 
     def close(self) -> None:
         self._holders.close()

@@ -78,7 +78,9 @@ class Holders:
         if self._runs(holder):
             self.give_back(holder)
             return True
+        # What ended one may have ended all (a restart, a clean-up by hand): start over with fresh ones.
         self.discard(holder)
+        self.close()
         return False
 
     def _runs(self, holder: Holder) -> bool:

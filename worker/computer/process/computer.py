@@ -118,7 +118,10 @@ class ProcessComputer(CommandComputer):
     # -- what was used
 
     def usage(self) -> Usage:
-        return self._group.counters.usage() if self._group is not None else self._run.spent.usage()
+        if self._group is not None:
+            return self._group.counters.usage()
+        # Bubblewrap does not wait for the sandbox's processes, so what they used is counted nowhere.
+        return self._run.spent.usage() if self._bare else Usage()
 
     def _disk_used(self) -> int | None:
         return used_bytes(str(self._place.work))

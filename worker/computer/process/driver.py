@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -27,7 +28,7 @@ from worker.computer.contract import (
 )
 from worker.computer.names import check_id
 from worker.computer.process.computer import Place, ProcessComputer, clear_away, furnish
-from worker.computer.process.groups import make_group
+from worker.computer.process.groups import make_group, remove_parents
 from worker.computer.process.reporting import features_of, isolation_of
 from worker.computer.process.sandbox import JOB_UID, Tools, Way, bwrap_version, machine_layout
 
@@ -50,6 +51,13 @@ class ProcessDriver:
         use_bwrap: bool = True,
         use_groups: bool = True,
     ) -> None:
+        self._settings: dict[str, Any] = {
+            "home": home,
+            "owner": owner,
+            "allow_unsandboxed": allow_unsandboxed,
+            "use_bwrap": use_bwrap,
+            "use_groups": use_groups,
+        }
         self._home = home.resolve() / "computers"
         self._card = {"owner": owner, "node": node}
         self._allow_unsandboxed = allow_unsandboxed
@@ -95,8 +103,12 @@ class ProcessDriver:
             clear_away(Place(self._home / computer))
         return gone
 
+    def twin(self, *, node: str | None = None) -> ProcessDriver:
+        return ProcessDriver(node=node or self._card["node"], **self._settings)
+
     def close(self) -> None:
-        """Nothing is kept between computers."""
+        """Only the empty parent of the control groups is kept between computers."""
+        remove_parents()
 
     # -- making
 

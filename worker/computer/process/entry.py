@@ -193,12 +193,20 @@ class StartedProcess:
     def find_init(self) -> None:
         """Bubblewrap tells the sandbox's init; when it is dead, so is every process of the sandbox."""
         if self._status is not None:
-            if not select.select([self._status], [], [], _STATUS_PATIENCE_SECONDS)[0]:
-                raise ComputerError("bubblewrap did not start")
-            self._status_text = os.read(self._status, 65536)
+            self._read_first_line(self._status)
             self._pin_init(_child_pid(self._status_text))
         known = [hosting.process_id(self._child.pid), self._init]
         self._entry.wrote_down(self._marker, [process for process in known if process is not None])
+
+    def _read_first_line(self, status: int) -> None:
+        """It comes in pieces. The end instead of a line means that bubblewrap failed, and its exit code tells."""
+        while b"\n" not in self._status_text:
+            if not select.select([status], [], [], _STATUS_PATIENCE_SECONDS)[0]:
+                raise ComputerError("bubblewrap did not start")
+            piece = os.read(status, 65536)
+            if not piece:
+                return
+            self._status_text += piece
 
     def _pin_init(self, pid: int | None) -> None:
         if pid is None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,12 +82,18 @@ def _group(home: Path, computer_id: str) -> Group:
     return Group(_distinct(folders.values()), cgroups.Counters(files))
 
 
-def _distinct(folders: object) -> tuple[Path, ...]:
+def _distinct(folders: Iterable[Path]) -> tuple[Path, ...]:
     """`cpu` and `cpuacct` are often one hierarchy under two names."""
-    unique: dict[Path, None] = {}
-    for folder in folders:  # type: ignore[attr-defined]
-        unique[folder.parent.parent.resolve() / folder.parent.name / folder.name] = None
+    unique = {folder.parent.parent.resolve() / folder.parent.name / folder.name: None for folder in folders}
     return tuple(unique)
+
+
+def remove_parents() -> None:
+    """The directories above all groups, unless another node of this machine still has some in them."""
+    roots = [cgroups.ROOT] if cgroups.is_v2() else [cgroups.ROOT / controller for controller in _V1]
+    for root in roots:
+        with contextlib.suppress(OSError):
+            (root / _PARENT).rmdir()
 
 
 def _limit(folders: Sequence[Path], spec: ComputerSpec) -> None:

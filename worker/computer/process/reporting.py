@@ -19,9 +19,16 @@ _SANDBOX = frozenset(
         Feature.unprivileged_user,
     }
 )
-_ALWAYS = frozenset({Feature.disk_watch, Feature.usage})
+_ALWAYS = frozenset({Feature.disk_watch})
 _BY_GROUP = frozenset(
-    {Feature.cpu_limit, Feature.kills_everything, Feature.memory_limit, Feature.oom_told, Feature.pids_limit}
+    {
+        Feature.cpu_limit,
+        Feature.kills_everything,
+        Feature.memory_limit,
+        Feature.oom_told,
+        Feature.pids_limit,
+        Feature.usage,
+    }
 )
 _SOFT_DISK = "the disk limit is a soft quota: looked at while a command runs and when it ended"
 
@@ -31,7 +38,7 @@ def features_of(way: Way, *, grouped: bool) -> frozenset[str]:
     if way is not Way.bare:
         found |= _SANDBOX
     else:
-        found.add(Feature.network_open)
+        found |= {Feature.network_open, Feature.usage}
     return frozenset(found | _BY_GROUP if grouped else found)
 
 
