@@ -442,7 +442,7 @@ class TestEvents:
         seen = told(operator.get(f"/tasks/{task['id']}/events"))["next_after"]
         waited: list[float] = []
 
-        def cancels_meanwhile(_resources: Resources, job_id: str, seconds: float) -> float:
+        def cancels_meanwhile(_resources: Resources, job_id: str, _after: int, seconds: float) -> float:
             waited.append(seconds)
             if len(waited) == 2:
                 told(operator.post(f"/tasks/{job_id}/cancel"))

@@ -23,7 +23,7 @@ from shared.errors import NotFound, Unavailable
 
 CHUNK_BYTES = 1024 * 1024
 PART_BYTES = 8 * 1024 * 1024
-_KEY = re.compile(r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")
+_KEY = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
 class ContentMissing(NotFound):
@@ -96,10 +96,8 @@ class LocalStorage:
             raise
 
     def open(self, key: str, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        try:
+        with _failures_named(), _absence_named():
             source = self._path(key).open("rb")
-        except FileNotFoundError:
-            raise ContentMissing("the content is no longer in the storage") from None
         source.seek(start)
         return self._pieces(source, None if end is None else end - start)
 
@@ -157,11 +155,8 @@ class ObjectStorage:
             options = {"range": (start, end)}
         elif start:
             options = {"range": {"offset": start}}
-        try:
-            with _failures_named():
-                found = obstore.get(self._store, _checked(key), options=options)
-        except FileNotFoundError:
-            raise ContentMissing("the content is no longer in the storage") from None
+        with _failures_named(), _absence_named():
+            found = obstore.get(self._store, _checked(key), options=options)
         return (bytes(piece) for piece in found.stream(min_chunk_size=CHUNK_BYTES))
 
     def delete(self, key: str) -> None:
@@ -201,17 +196,23 @@ def _s3_store(settings: Settings) -> S3Store:
 
 
 def _checked(key: str) -> str:
-    if not _KEY.match(key):
+    if not _KEY.fullmatch(key):
         raise ValueError(f"{key!r} is not a storage key")
     return key
 
 
 @contextmanager
-def _failures_named() -> Iterator[None]:
-    """What the storage suffers, as the one error callers know; what is merely not there passes."""
+def _absence_named() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise
+        raise ContentMissing("the content is no longer in the storage") from None
+
+
+@contextmanager
+def _failures_named() -> Iterator[None]:
+    """What the storage suffers, as the one error that callers know."""
+    try:
+        yield
     except (OSError, BaseError) as error:
         raise Unavailable("the file storage does not answer", reason=type(error).__name__) from error
