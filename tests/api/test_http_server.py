@@ -37,8 +37,8 @@ class Web:
         self.child = child
         self.addresses = [f"http://{bind}" for bind in binds]
 
-    def get(self, path: str, *, at: int = 0, **options: str) -> httpx.Response:
-        return httpx.get(self.addresses[at] + path, headers=options, timeout=30)
+    def get(self, path: str, headers: dict[str, str] | None = None, *, at: int = 0) -> httpx.Response:
+        return httpx.get(self.addresses[at] + path, headers=headers, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_a_web_process_that_dies_is_replaced_and_its_counts_stay(own_web: Web) -
 
 
 def test_the_log_has_a_line_a_request_without_its_secrets(web: Web) -> None:
-    web.get("/api/v1/auth/me?token=do-not-log-me&x=1", **{"X-Request-ID": "mine", "Authorization": "Bearer do.not.log"})
+    web.get("/api/v1/auth/me?token=do-not-log-me&x=1", {"X-Request-ID": "mine", "Authorization": "Bearer do.not.log"})
     web.child.wait_until(lambda: "mine" in requests_of(web), what="the line of the request")
     line = requests_of(web)["mine"]
     assert (line["path"], line["query"], line["status"]) == ("/api/v1/auth/me", "?token=***&x=1", 401)
@@ -121,8 +121,8 @@ def test_the_log_has_a_line_a_request_without_its_secrets(web: Web) -> None:
 
 
 def test_what_is_asked_all_the_time_is_logged_only_when_it_fails(web: Web) -> None:
-    web.get("/health", **{"X-Request-ID": "quiet"})
-    web.get("/health/ready", **{"X-Request-ID": "failing"})
+    web.get("/health", {"X-Request-ID": "quiet"})
+    web.get("/health/ready", {"X-Request-ID": "failing"})
     web.child.wait_until(lambda: "failing" in requests_of(web), what="the line of the failing request")
     assert "quiet" not in requests_of(web)
 
