@@ -26,6 +26,7 @@ class Transaction:
 
     conn: Connection
     now: datetime
+    bell: Callable[[], None] | None = None
     _after_commit: list[Callable[[], None]] = field(default_factory=list)
     _once: set[str] = field(default_factory=set)
 
@@ -36,6 +37,11 @@ class Transaction:
                 return
             self._once.add(once)
         self._after_commit.append(action)
+
+    def ring(self) -> None:
+        """Let those who follow timelines and events know, once this transaction is durable, that there is news."""
+        if self.bell is not None:
+            self.after_commit(self.bell, once="bell")
 
     def committed(self) -> None:
         for action in self._after_commit:
@@ -48,6 +54,8 @@ class Database:
     def __init__(self, url: str, *, clock: Clock | None = None, pool_size: int = 16) -> None:
         self.url = normalise(url)
         self.clock = clock or SystemClock()
+        self.bell: Callable[[], None] | None = None
+        """What `Transaction.ring` rings; nothing until somebody hangs one."""
         self._one_writer: AbstractContextManager[Any] = threading.Lock() if self.is_sqlite else nullcontext()
         self.engine = _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url, pool_size)
 
@@ -64,7 +72,7 @@ class Database:
         # Writers of one process queue here in order: SQLite's own busy wait is a sleep with a lottery at its end.
         with self._failures_named(), self._one_writer, self.engine.connect() as fresh:
             conn = fresh.execution_options(sqlite_begin="IMMEDIATE") if self.is_sqlite else fresh
-            tx = Transaction(conn, self.clock.now())
+            tx = Transaction(conn, self.clock.now(), self.bell)
             with conn.begin():
                 yield tx
         tx.committed()

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, update
+from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from coordinator.domains.queue.models import agent_stats, attempts, events, job_events, jobs
 from coordinator.domains.queue.rows import Attempt, Job
 from coordinator.domains.queue.states import ATTEMPT, ENDED, JOB, AttemptState, JobState
 from coordinator.store.database import Transaction
-from coordinator.store.rowset import insert_rows, rowset
+from coordinator.store.rowset import insert_many, update_many
 from shared.errors import StateConflict
 
 JOB_WRITES = (
@@ -91,20 +91,22 @@ def apply(tx: Transaction, moves: Sequence[Move]) -> None:
     _update_attempts(tx, [m for m in moves if m.attempt_before is not None and m.attempt_after is not None])
     _update_jobs(tx, moves)
     _insert_attempts(tx, [m.attempt_after for m in moves if m.attempt_before is None and m.attempt_after is not None])
-    tell(tx.conn, (_history(move, tx.now) for move in moves))
-    announce(tx.conn, [event for move in moves for event in _consequences(move, tx.now)])
+    tell(tx, (_history(move, tx.now) for move in moves))
+    announce(tx, [event for move in moves for event in _consequences(move, tx.now)])
     _count(tx.conn, moves)
 
 
-def tell(conn: Connection, lines: Iterable[dict[str, Any]]) -> None:
+def tell(tx: Transaction, lines: Iterable[dict[str, Any]]) -> None:
     """Append to the timelines of jobs. The caller holds the row locks of those jobs."""
-    conn.execute(insert_rows(conn, job_events, JOB_EVENT_COLUMNS, lines))
+    insert_many(tx.conn, job_events, JOB_EVENT_COLUMNS, lines)
+    tx.ring()
 
 
-def announce(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def announce(tx: Transaction, rows: Sequence[dict[str, Any]]) -> None:
     """Append events for others to follow."""
     if rows:
-        conn.execute(insert_rows(conn, events, EVENT_COLUMNS, rows))
+        insert_many(tx.conn, events, EVENT_COLUMNS, rows)
+        tx.ring()
 
 
 def _require_allowed(move: Move) -> None:
@@ -117,14 +119,8 @@ def _require_allowed(move: Move) -> None:
 
 def _update_jobs(tx: Transaction, moves: Sequence[Move]) -> None:
     rows = [{"id": m.before.id, "seen": m.before.version, **_fields(m.after, JOB_WRITES)} for m in moves]
-    kinds = {"id": jobs.c.id.type, "seen": jobs.c.version.type} | {name: jobs.c[name].type for name in JOB_WRITES}
-    new = rowset(tx.conn, "moved", kinds, rows)
-    statement = (
-        update(jobs)
-        .values({name: new.c[name] for name in JOB_WRITES} | {"version": jobs.c.version + 1, "updated_at": tx.now})
-        .where(jobs.c.id == new.c.id, jobs.c.version == new.c.seen)
-    )
-    _require_all(tx.conn.execute(statement).rowcount, moves, "job")
+    touch = (("updated_at", tx.now),)
+    _require_all(update_many(tx.conn, jobs, JOB_WRITES, rows, guard="version", touch=touch), moves, "job")
 
 
 def _update_attempts(tx: Transaction, moves: Sequence[Move]) -> None:
@@ -135,21 +131,13 @@ def _update_attempts(tx: Transaction, moves: Sequence[Move]) -> None:
         for m in moves
         if m.attempt_before is not None and m.attempt_after is not None
     ]
-    kinds = {"id": attempts.c.id.type, "seen": attempts.c.state.type}
-    kinds |= {name: attempts.c[name].type for name in ATTEMPT_WRITES}
-    new = rowset(tx.conn, "moved", kinds, rows)
-    statement = (
-        update(attempts)
-        .values({name: new.c[name] for name in ATTEMPT_WRITES})
-        .where(attempts.c.id == new.c.id, attempts.c.state == new.c.seen)
-    )
-    _require_all(tx.conn.execute(statement).rowcount, moves, "attempt")
+    _require_all(update_many(tx.conn, attempts, ATTEMPT_WRITES, rows, guard="state"), moves, "attempt")
 
 
 def _insert_attempts(tx: Transaction, fresh: Sequence[Attempt]) -> None:
     if fresh:
         rows = [_fields(attempt, ATTEMPT_INSERTS) for attempt in fresh]
-        tx.conn.execute(insert_rows(tx.conn, attempts, ATTEMPT_INSERTS, rows))
+        insert_many(tx.conn, attempts, ATTEMPT_INSERTS, rows)
 
 
 def _require_all(count: int, moves: Sequence[Move], what: str) -> None:

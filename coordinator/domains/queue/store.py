@@ -37,7 +37,7 @@ from coordinator.domains.queue.rows import (
 from coordinator.domains.queue.states import ENDED, ON_A_NODE, AttemptState, JobState
 from coordinator.store.database import Transaction
 from coordinator.store.paging import Page, PageRequest, fetch_page
-from coordinator.store.rowset import insert_rows
+from coordinator.store.rowset import insert_many
 
 LIVE_ATTEMPT = (str(AttemptState.dispatched), str(AttemptState.running))
 FRESH = (
@@ -151,12 +151,12 @@ def ensure_demands(tx: Transaction, wanted: Sequence[Demand]) -> None:
 
 
 def insert_jobs(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
-    tx.conn.execute(insert_rows(tx.conn, jobs, FRESH, rows))
+    insert_many(tx.conn, jobs, FRESH, rows)
     inputs = [
         {"job_id": row["id"], "file_id": item["id"]} for row in rows for item in row["spec"].get("input_files", ())
     ]
     if inputs:
-        tx.conn.execute(insert_rows(tx.conn, job_inputs, ("job_id", "file_id"), inputs))
+        insert_many(tx.conn, job_inputs, ("job_id", "file_id"), inputs)
 
 
 def lock_job(tx: Transaction, job_id: str) -> Job | None:

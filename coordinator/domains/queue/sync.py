@@ -16,7 +16,7 @@ from coordinator.domains.queue.signals import nudge
 from coordinator.domains.queue.tokens import attempt_token, token_hash
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
-from coordinator.store.rowset import insert_rows
+from coordinator.store.rowset import insert_many
 from shared.contracts.node import Claim, Grant, Outcome, Report, Sync, SyncReply
 
 Pairs = Mapping[str, tuple[Attempt, Job]]
@@ -133,4 +133,4 @@ def _store_results(tx: Transaction, reports: Sequence[Report], ended: Sequence[m
         and told[attempt.id].result is not None
     ]
     if rows:
-        tx.conn.execute(insert_rows(tx.conn, job_results, ("job_id", "attempt_id", "result"), rows))
+        insert_many(tx.conn, job_results, ("job_id", "attempt_id", "result"), rows)

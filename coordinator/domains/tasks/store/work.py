@@ -10,7 +10,7 @@ from sqlalchemy import Row, Table, select, update
 
 from coordinator.domains.tasks.models import executions, tasks
 from coordinator.store.database import Transaction
-from coordinator.store.rowset import insert_rows
+from coordinator.store.rowset import insert_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def put_executions(tx: Transaction, new: Sequence[Execution]) -> None:
 
 def _put(tx: Transaction, table: Table, names: Sequence[str], new: Sequence[Task | Execution]) -> None:
     rows = [{name: getattr(item, name) for name in names} for item in new]
-    tx.conn.execute(insert_rows(tx.conn, table, names, rows))
+    insert_many(tx.conn, table, tuple(names), rows)
 
 
 def tasks_by_id(tx: Transaction, ids: Collection[str]) -> dict[str, Task]:
