@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """Process settings. Every field is read from `LONGSHORE_<NAME>`, or from the file that `LONGSHORE_<NAME>_FILE` names."""
+    """Process settings, each read from `LONGSHORE_<NAME>` or from the file that `LONGSHORE_<NAME>_FILE` names."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     web_threads: int = Field(64, ge=4, le=1024)
 
     proxy_count: int = Field(0, ge=0, le=8)
-    password_cost: Literal["standard", "low"] = "standard"
+    password_cost: Literal["standard", "low"] = "standard"  # noqa: S105 - a cost, not a password
 
     access_token_seconds: int = Field(1800, ge=60)
     refresh_token_seconds: int = Field(7 * 86400, ge=3600)
@@ -59,6 +60,12 @@ class Settings(BaseSettings):
     max_log_bytes: int = Field(10 * 1024 * 1024, ge=1024)
     file_url_seconds: int = Field(3600, ge=1)
     idempotency_seconds: int = Field(86400, ge=60)
+
+    live_sockets: int = Field(500, ge=1)
+    live_queue: int = Field(1000, ge=1)
+    live_reserved_threads: int = Field(8, ge=1)
+    live_ping_seconds: float = Field(25.0, gt=0)
+    live_auth_seconds: float = Field(10.0, gt=0)
 
     heartbeat_seconds: float = Field(10.0, gt=0)
     heartbeat_misses: int = Field(3, ge=1)
@@ -118,6 +125,12 @@ def load_settings(**overrides: Any) -> Settings:
     return _completed(settings)
 
 
+def inherited_environment(*, without: Iterable[str] = ()) -> dict[str, str]:
+    """This process's environment for a program it starts, leaving out the settings named in `without`."""
+    left_out = {f"{PREFIX}{name.upper()}{suffix}" for name in without for suffix in ("", "_FILE")}
+    return {name: value for name, value in os.environ.items() if name not in left_out}
+
+
 def _completed(settings: Settings) -> Settings:
     home = settings.home.expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -137,7 +150,7 @@ def _kept(given: SecretStr, path: Path, length: int) -> SecretStr:
     if given.get_secret_value():
         return given
     if not path.exists():
-        # Written aside and linked into place: two processes that start together agree on one secret, never on half of one.
+        # Written aside and linked into place: two processes that start together agree on one whole secret.
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.touch(mode=0o600)
         draft.write_text(secrets.token_urlsafe(length) + "\n")

@@ -24,6 +24,7 @@ from shared.ids import is_id, new_id
 from shared.policy.placement import NodeFacts
 from shared.queue.names import node_queue
 
+PENDING_BEAT_SECONDS = 1.0
 EMITTED = {NodeStatus.online: "worker.online", NodeStatus.offline: "worker.offline"}
 
 
@@ -99,7 +100,9 @@ def beat(tx: Transaction, resources: Resources, node_id: str, told: Heartbeat) -
     status = _move(tx, resources, node, _status_for(node, told), _status_reason(told))
     _remember_vitals(tx, resources.settings, node_id, told)
     if not node.is_approved:
-        return _reply(resources.settings, node, status)
+        # Somebody may be about to approve it, and nothing else would tell it so.
+        reply = _reply(resources.settings, node, status)
+        return replace(reply, heartbeat_seconds=min(reply.heartbeat_seconds, PENDING_BEAT_SECONDS))
     wants = queue.heartbeat(tx, resources, node_id=node_id, held=told.attempts, restarted=restarted)
     return replace(
         _reply(resources.settings, node, status),

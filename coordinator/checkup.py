@@ -1,0 +1,161 @@
+"""What the coordinator needs, looked at part by part and told in words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import redis
+from sqlalchemy import func, select
+
+from coordinator.config import Settings, SettingsError
+from coordinator.resources import Resources, make_resources
+from coordinator.store import migrate
+from shared.errors import LongshoreError
+from shared.queue.broker import BrokerUrlError, parse_broker
+
+MIN_FREE_BYTES = 1024**3
+MAX_SKEW = timedelta(seconds=2)
+SHORTEST_KEY = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `ok` is None when it could not be judged and nothing is wrong with that."""
+
+    name: str
+    ok: bool | None
+    message: str
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Every part, each on its own: one that is missing hides none of the others."""
+    home_and_key = [*_home(settings.home), *_secret_key(settings)]
+    try:
+        broker = parse_broker(settings.redis_url or "redis://127.0.0.1:6379/0")
+        resources = make_resources(settings, redis=broker.client())
+    except BrokerUrlError as error:
+        return [*home_and_key, Finding("redis", False, f"LONGSHORE_REDIS_URL: {error}")]
+    except (SettingsError, ValueError) as error:
+        return [*home_and_key, Finding("settings", False, str(error))]
+    try:
+        return [*home_and_key, *_with(resources, broker.shown)]
+    finally:
+        resources.redis.close()
+        resources.database.dispose()
+
+
+def _with(resources: Resources, redis_shown: str) -> Iterator[Finding]:
+    looks: list[Callable[[], Iterator[Finding]]] = [
+        lambda: _database(resources),
+        lambda: _redis(resources.redis, redis_shown),
+        lambda: _storage(resources),
+        lambda: _clock(resources),
+    ]
+    for look in looks:
+        yield from look()
+
+
+def _home(home: Path) -> Iterator[Finding]:
+    if not os.access(home, os.W_OK | os.X_OK):
+        yield Finding("home", False, f"{home} cannot be written by this user")
+        return
+    free = shutil.disk_usage(home).free
+    enough = free >= MIN_FREE_BYTES
+    need = "" if enough else f"; {_size(MIN_FREE_BYTES)} are the least to work with"
+    yield Finding("disk", enough, f"{_size(free)} free below {home}{need}")
+
+
+def _secret_key(settings: Settings) -> Iterator[Finding]:
+    length = len(settings.secret_key.get_secret_value())
+    kept = settings.home / "secret_key"
+    source = f"kept in {kept}" if kept.exists() else "from LONGSHORE_SECRET_KEY"
+    if length < SHORTEST_KEY:
+        yield Finding("secret key", False, f"{source}, but only {length} characters long: give at least {SHORTEST_KEY}")
+    else:
+        yield Finding("secret key", True, source)
+
+
+def _database(resources: Resources) -> Iterator[Finding]:
+    shown = resources.database.url.render_as_string(hide_password=True)
+    try:
+        problems = migrate.check(resources.database)
+    except LongshoreError as error:
+        yield Finding("database", False, f"{shown}: {error.message} ({error.details.get('reason', 'no reason given')})")
+        return
+    yield Finding("database", True, shown)
+    yield Finding("migrations", not problems, "; ".join(problems) or "the schema is the one of this version")
+
+
+def _redis(connection: redis.Redis, shown: str) -> Iterator[Finding]:
+    try:
+        connection.ping()
+    except (redis.RedisError, OSError) as error:
+        hint = "" if shown != "127.0.0.1:6379/0" else " (LONGSHORE_REDIS_URL names another)"
+        yield Finding("redis", False, f"{shown} does not answer: {error}{hint}")
+        return
+    yield Finding("redis", True, shown)
+    yield from _redis_settings(connection)
+
+
+def _redis_settings(connection: redis.Redis) -> Iterator[Finding]:
+    wanted = {
+        "maxmemory-policy": ("noeviction", "a full Redis would throw tickets away in silence"),
+        "appendonly": ("yes", "a restart would forget the tickets under way, until they are sent again"),
+    }
+    for name, (value, otherwise) in wanted.items():
+        try:
+            found = connection.config_get(name).get(name)
+        except (redis.RedisError, OSError):
+            yield Finding(f"redis {name}", None, f"may not be asked here; it should be {value}")
+            continue
+        right = found == value
+        yield Finding(f"redis {name}", right, str(found) if right else f"{found}, should be {value}: {otherwise}")
+
+
+def _storage(resources: Resources) -> Iterator[Finding]:
+    url = resources.settings.storage_url
+    try:
+        resources.storage.check()
+    except (LongshoreError, OSError) as error:
+        yield Finding("storage", False, f"{url}: {error}")
+        return
+    yield Finding("storage", True, url)
+
+
+def _clock(resources: Resources) -> Iterator[Finding]:
+    """Our clock beside those of database and Redis: leases and tokens are judged by it."""
+    others = dict(_other_clocks(resources))
+    if not others:
+        yield Finding("clock", None, "nobody answers with whom it could be compared")
+        return
+    here = datetime.now(UTC)
+    skews = {name: abs(here - there) for name, there in others.items()}
+    wrong = [f"{skew.total_seconds():.1f} s apart from {name}" for name, skew in skews.items() if skew > MAX_SKEW]
+    agreed = f"agrees with {' and '.join(others)}"
+    yield Finding("clock", not wrong, f"{'; '.join(wrong)}: synchronise the clocks (NTP)" if wrong else agreed)
+
+
+def _other_clocks(resources: Resources) -> Iterator[tuple[str, datetime]]:
+    try:
+        seconds, microseconds = resources.redis.time()
+        yield "Redis", datetime.fromtimestamp(seconds + microseconds / 1e6, UTC)
+    except (redis.RedisError, OSError):
+        pass
+    if resources.database.is_sqlite:
+        return
+    try:
+        with resources.database.read() as tx:
+            moment = tx.conn.scalar(select(func.clock_timestamp()))
+    except LongshoreError:
+        return
+    if isinstance(moment, datetime):
+        yield "the database", moment.astimezone(UTC)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1024**3:.1f} GiB"

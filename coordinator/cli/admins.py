@@ -1,0 +1,68 @@
+"""`coordinator admin`: admins, for whoever has this machine."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy.exc import IntegrityError
+
+from coordinator.cli.options import HomeOption, JsonOption, database_of, settings_from, show
+from coordinator.domains.identity import service as identity
+from coordinator.domains.identity.passwords import passwords
+from coordinator.domains.identity.rights import Role
+from coordinator.starting import require_current
+from shared.errors import Duplicate, Invalid
+
+SHORTEST_PASSWORD = 12
+
+app = typer.Typer(help="Make an admin, without asking one.", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def _group() -> None:
+    """Make an admin, without asking one."""
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Option("--name", help="The name to log in with.")],
+    email: Annotated[str | None, typer.Option("--email", help="The e-mail address to log in with.")] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--password-file", metavar="FILE", help="Holds the password; one is made up and printed otherwise."
+        ),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an admin who can log in at once."""
+    settings = settings_from(home=home)
+    password = _read(password_file) if password_file else secrets.token_urlsafe(15)
+    digest = passwords(settings.password_cost).hash(password)
+    with database_of(settings) as database:
+        require_current(database)
+        try:
+            with database.write() as tx:
+                made = identity.add_principal(
+                    tx, kind="user", name=name, role=Role.ADMIN, email=email, password_hash=digest
+                )
+        except IntegrityError as error:
+            raise Duplicate("somebody has this name or e-mail address already", name=name, email=email) from error
+    told = {"id": made.id, "name": made.name, "email": made.email}
+    if password_file is None:
+        told["password"] = password
+    show(told, "\n".join(f"{key}: {value}" for key, value in told.items() if value), as_json=as_json)
+
+
+def _read(path: Path) -> str:
+    try:
+        password = path.read_text().strip()
+    except OSError as error:
+        raise Invalid(f"cannot read the password from {path}: {error.strerror}") from error
+    if len(password) < SHORTEST_PASSWORD:
+        raise Invalid(f"the password in {path} is shorter than {SHORTEST_PASSWORD} characters")
+    return password
