@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 from shared.contracts.node import JobSpec
 
@@ -28,6 +28,13 @@ class Stopped(Exception):
     """Raised between two steps of an attempt that has been told to stop."""
 
 
+class Lines(Protocol):
+    """The log of an attempt, as its end sees it."""
+
+    def finish(self, timeout: float) -> bool:
+        """Wait until every line has reached the coordinator; whether that was so within `timeout`."""
+
+
 class Attempt:
     """One attempt in hand. The thread that runs it reads, others call `stop`."""
 
@@ -40,6 +47,7 @@ class Attempt:
         self.phase = "claimed"
         self.since = time.monotonic()
         self.stopping = threading.Event()
+        self.lines: Lines | None = None
         self._reason: Stop | None = None
         self._end_now: Callable[[], None] | None = None
         self._deadline: threading.Timer | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import redis
 import structlog
@@ -14,6 +15,8 @@ from shared.queue.events import TaskEvents
 from shared.queue.names import consumer_name
 
 _CLOSE_SECONDS = 3.0
+_START_SECONDS = 15.0
+"""Until then a consumer that is not there yet is only late."""
 
 log = structlog.get_logger(__name__)
 
@@ -24,8 +27,9 @@ class Ear:
     `want` says what is wanted; what is there follows.
     """
 
-    def __init__(self, *, node_id: str, threads: int, handler: TicketHandler) -> None:
+    def __init__(self, *, node_id: str, threads: int, handler: TicketHandler, on_hearing: Callable[[], None]) -> None:
         self._node_id = node_id
+        self._on_hearing = on_hearing
         self._threads = threads
         self._handler = handler
         self._wanted: str | None = None
@@ -35,6 +39,7 @@ class Ear:
         self._stopped = threading.Event()
         self._url: str | None = None
         self._consumer: TicketConsumer | None = None
+        self._listening_since: float | None = None
         self._retired: list[TicketConsumer] = []
         self._events: TaskEvents | None = None
         self._client: redis.Redis | None = None
@@ -53,9 +58,13 @@ class Ear:
 
     @property
     def is_ok(self) -> bool | None:
-        """Whether it hears; None while it is not meant to."""
-        consumer = self._consumer
-        return None if self._wanted is None else bool(consumer and consumer.is_connected)
+        """Whether it hears; None while it is not meant to, or has only begun to listen."""
+        consumer, since = self._consumer, self._listening_since
+        if self._wanted is None or since is None:
+            return None
+        if consumer is not None and not consumer.is_ready and time.monotonic() - since < _START_SECONDS:
+            return None
+        return bool(consumer and consumer.is_connected)
 
     @property
     def ping_age_seconds(self) -> float | None:
@@ -127,7 +136,10 @@ class Ear:
         self._events = TaskEvents(self._client, hostname=consumer_name(self._node_id), database=broker.database)
 
     def _start_consumer(self, url: str) -> None:
-        self._consumer = TicketConsumer(url, node_id=self._node_id, threads=self._threads, handler=self._handler)
+        self._listening_since = time.monotonic()
+        self._consumer = TicketConsumer(
+            url, node_id=self._node_id, threads=self._threads, handler=self._handler, on_ready=self._on_hearing
+        )
         self._consumer.start()
 
     def _stop_consumer(self) -> None:

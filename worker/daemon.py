@@ -92,13 +92,19 @@ class Daemon:
             on_stale=self._on_stale,
         )
         tickets = _Tickets(self._run_ticket, self._pulse.now, self._on_ping)
-        self._ear = Ear(node_id=identity.id, threads=settings.slots + settings.light_slots, handler=tickets)
+        self._ear = Ear(
+            node_id=identity.id,
+            threads=settings.slots + settings.light_slots,
+            handler=tickets,
+            on_hearing=self._pulse.now,
+        )
         self._runner = Runner(
             line=self._uplink,
             attempts=self._attempts,
             computers=self._computers,
             runtimes={"echo": Echo(), "command": self._script(COMMAND, files), "python": self._script(PYTHON, files)},
             events=lambda: self._ear.events,
+            is_heard=lambda: self._pulse.is_heard,
         )
         self._orders = Orders(
             attempts=self._attempts, computers=self._computers, ear=self._ear, fence=self._fence, say=say

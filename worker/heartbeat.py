@@ -50,11 +50,17 @@ class Pulse:
         self._asked = 0
         self._answered = 0
         self._closing = False
+        self._is_heard = False
         self._last_success: float | None = None
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the last beat was answered."""
+        return self._is_heard
 
     def now(self) -> None:
         """Beat at once: something has changed, here or there."""
@@ -101,6 +107,7 @@ class Pulse:
             self._say_missed(error)
             return min(self._backoff.next_seconds(error), self._every)
         self._backoff.reset()
+        self._is_heard = True
         self._last_success = sent_at
         self._every = reply.heartbeat_seconds
         self._on_reply(reply, sent_at)
@@ -110,5 +117,6 @@ class Pulse:
         return self._every * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - jitter, not a secret
 
     def _say_missed(self, error: LongshoreError) -> None:
+        self._is_heard = False
         silent = None if self._last_success is None else round(time.monotonic() - self._last_success, 1)
         log.warning("heartbeat_missed", error=error.message, last_answer_seconds_ago=silent)

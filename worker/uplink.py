@@ -135,6 +135,13 @@ class Uplink:
         """
         return self.hand_in(report).result()
 
+    def keep(self, report: Report) -> None:
+        """Put the report on the disk before its time has come to be sent."""
+        try:
+            self._journal.write([Ended(report.attempt_id, report.token, _text(report))], durable=True)
+        except OSError as error:
+            log.exception("journal_not_written", error=str(error))
+
     def hand_in(self, report: Report) -> Future[Verdict]:
         """The same without waiting."""
         return self.resend(Ended(report.attempt_id, report.token, _text(report)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
@@ -65,7 +66,15 @@ class _Controller(WorkController):
 class TicketConsumer:
     """One run of the Celery worker: started once, stopped once. A process has at most one that is not stopped."""
 
-    def __init__(self, broker_url: str, *, node_id: str, threads: int, handler: TicketHandler) -> None:
+    def __init__(
+        self,
+        broker_url: str,
+        *,
+        node_id: str,
+        threads: int,
+        handler: TicketHandler,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
         self.app = make_app(broker_url, node_id=node_id)
         _register(self.app, node_id, handler)
         # The hub is a global of kombu. A stopped worker's hub is closed when its last thread ends, so that a new worker
@@ -83,6 +92,7 @@ class TicketConsumer:
         )
         self._controller.left_loop = threading.Event()
         self._ready = threading.Event()
+        self._tell_ready = on_ready
         self._thread = threading.Thread(target=self._controller.start, name="consumer", daemon=True)
 
     def start(self) -> None:
@@ -92,6 +102,11 @@ class TicketConsumer:
     def wait_ready(self, timeout: float) -> bool:
         """Whether it has begun to consume within `timeout`."""
         return self._ready.wait(timeout)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has ever begun to consume."""
+        return self._ready.is_set()
 
     @property
     def is_alive(self) -> bool:
@@ -122,6 +137,7 @@ class TicketConsumer:
 
     def _on_ready(self, _consumer: Any) -> None:
         self._ready.set()
+        self._tell_ready()
 
 
 def _register(app: Celery, node_id: str, handler: TicketHandler) -> None:

@@ -51,11 +51,10 @@ class TaskEvents:
         self._thread = threading.Thread(target=self._run, name="task-events", daemon=True)
         self._thread.start()
 
-    def received(self, attempt: str, args: str) -> None:
-        """The ticket has arrived; `args` is what people read."""
-        self._add("task-received", attempt, name=RUN, args=args, kwargs="", root_id=attempt, retries=0)
-
-    def started(self, attempt: str) -> None:
+    def started(self, attempt: str, *, args: str, received_at: float) -> None:
+        """The claim of the ticket that came at `received_at` was granted; `args` is what people read."""
+        named = {"name": RUN, "args": args, "kwargs": "", "root_id": attempt, "retries": 0}
+        self._add("task-received", attempt, timestamp=received_at, **named)
         self._add("task-started", attempt)
 
     def succeeded(self, attempt: str, *, runtime: float) -> None:
@@ -64,9 +63,12 @@ class TaskEvents:
     def failed(self, attempt: str, *, exception: str, runtime: float) -> None:
         self._add("task-failed", attempt, exception=exception, traceback="", runtime=runtime)
 
-    def rejected(self, attempt: str) -> None:
-        """The claim was refused: the ticket was a duplicate, or out of date."""
-        self._add("task-rejected", attempt, requeue=False)
+    def rejected(self, attempt: str, *, args: str) -> None:
+        """The claim was refused: the ticket was a duplicate, or out of date.
+
+        It stands alone: a receiver that has heard of the receipt takes a rejection for the older news.
+        """
+        self._add("task-rejected", attempt, name=RUN, args=args, kwargs="", root_id=attempt, requeue=False)
 
     def revoked(self, attempt: str) -> None:
         """The attempt was cancelled."""

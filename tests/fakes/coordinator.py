@@ -84,7 +84,7 @@ class FakeCoordinator:
         self.syncs = 0
         self.attempts: dict[str, FakeAttempt] = {}
         self.files: dict[str, bytes] = {}
-        self.log_faults = 0
+        self._lost_replies: list[str] = []
         self._faults: list[tuple[str, Callable[[], Refusal | None]]] = []
         self._changed = threading.Condition()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -149,6 +149,10 @@ class FakeCoordinator:
         finally:
             self._faults.remove(fault)
 
+    def lose_reply(self, path_end: str) -> None:
+        """Act on the next request whose path ends so, but let its sender believe that nobody was there."""
+        self._lost_replies.append(path_end)
+
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, Any]:
         """One request; runs under the lock, so that tests see whole states."""
         with self._changed:
@@ -156,7 +160,11 @@ class FakeCoordinator:
                 for path_end, make in list(self._faults):
                     if path.endswith(path_end) and (refusal := make()) is not None:
                         raise refusal
-                return self._route(method, path, headers, body)
+                status, answer = self._route(method, path, headers, body)
+                if lost := next((end for end in self._lost_replies if path.endswith(end)), None):
+                    self._lost_replies.remove(lost)
+                    raise Refusal(503, "UNAVAILABLE", "the reply was lost")
+                return status, answer
             finally:
                 self._changed.notify_all()
 

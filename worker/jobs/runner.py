@@ -18,6 +18,12 @@ from worker.jobs.computers import Computers
 from worker.jobs.ending import Ending, lost, of_error, of_stop
 from worker.uplink import Verdict
 
+_LINES_AT_ONCE = 0.25
+_LINES_STEP = 1.0
+_LINES_WHEN_STOPPED = 2.0
+_LINES_PATIENCE = 30.0
+"""Seconds for which a report waits for the last log lines, beside the time that the coordinator is away."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -31,6 +37,8 @@ class Line(Protocol):
     """What the runner needs of the uplink."""
 
     def claim(self, attempt_id: str) -> Grant: ...
+
+    def keep(self, report: Report) -> None: ...
 
     def report(self, report: Report) -> Verdict: ...
 
@@ -49,26 +57,29 @@ class Runner:
         computers: Computers,
         runtimes: Mapping[str, Runtime],
         events: Callable[[], TaskEvents | None],
+        is_heard: Callable[[], bool],
     ) -> None:
         self._line = line
         self._attempts = attempts
         self._computers = computers
         self._runtimes = runtimes
         self._events = events
+        self._is_heard = is_heard
 
     def run(self, ticket: RunTicket, shown: str) -> None:
         """Raises TicketRefused when the attempt is not ours to run, AttemptFailed when it did not succeed."""
-        events = self._events()
-        if events is not None:
-            events.received(ticket.attempt, shown)
+        received_at = time.time()
         if not self._attempts.expect(ticket.attempt):
             raise TicketRefused("it is in hand already")
+        events = self._events()
         try:
             attempt = self._claim(ticket)
             if attempt is None:
                 if events is not None:
-                    events.rejected(ticket.attempt)
+                    events.rejected(ticket.attempt, args=shown)
                 raise TicketRefused("the claim was refused")
+            if events is not None:
+                events.started(attempt.id, args=shown, received_at=received_at)
             self._hold(attempt, events)
         finally:
             self._attempts.remove(ticket.attempt)
@@ -89,8 +100,6 @@ class Runner:
         return attempt
 
     def _hold(self, attempt: Attempt, events: TaskEvents | None) -> None:
-        if events is not None:
-            events.started(attempt.id)
         ending = self._run(attempt)
         try:
             verdict = self._finish(attempt, ending)
@@ -129,7 +138,20 @@ class Runner:
         if attempt.stop_reason is Stop.kill:
             self._line.forget(attempt.id)
             return Verdict.stale
-        return self._line.report(ending.report(attempt))
+        report = ending.report(attempt)
+        self._send_lines_first(attempt, report)
+        return self._line.report(report)
+
+    def _send_lines_first(self, attempt: Attempt, report: Report) -> None:
+        """After the report nobody takes log lines of this attempt, so they go first; the report waits on the disk."""
+        if attempt.lines is None or attempt.lines.finish(_LINES_AT_ONCE):
+            return
+        self._line.keep(report)
+        patience = _LINES_WHEN_STOPPED if attempt.stopping.is_set() else _LINES_PATIENCE
+        while patience > 0 and not attempt.lines.finish(_LINES_STEP):
+            # While the coordinator is away the report could not get through either.
+            if self._is_heard() or attempt.stopping.is_set():
+                patience -= _LINES_STEP
 
     def _tell(self, attempt: Attempt, ending: Ending, verdict: Verdict, events: TaskEvents | None) -> None:
         runtime = time.monotonic() - attempt.since

@@ -33,8 +33,6 @@ from worker.loglines import AttemptLog, LogShipper
 COMMAND = "/bin/sh"
 PYTHON = "python3 -u"
 
-_LOG_SECONDS = 30.0
-_LOG_SECONDS_WHEN_STOPPED = 2.0
 _PLACE = (
     'mkdir -p "$WORK/.job" && cat > "$WORK/.job/script" || {{ echo "the script could not be stored" >&2; exit 126; }}; '
     'exec {interpreter} "$WORK/.job/script" < /dev/null'
@@ -105,16 +103,7 @@ class Script:
         bytes_in = place_inputs(self._client, attempt, computer, scratch)
         attempt.check()
         attempt.phase = "running"
-        lines = self._shipper.open(attempt)
-        try:
-            return self._in_computer(attempt, computer, lines, bytes_in=bytes_in, scratch=scratch)
-        finally:
-            # After the report nobody takes lines of this attempt any more.
-            lines.finish(_LOG_SECONDS_WHEN_STOPPED if attempt.stopping.is_set() else _LOG_SECONDS)
-
-    def _in_computer(
-        self, attempt: Attempt, computer: Computer, lines: AttemptLog, *, bytes_in: int, scratch: Path
-    ) -> Ending:
+        attempt.lines = lines = self._shipper.open(attempt)
         told, budget = self._exec(attempt, computer, lines)
         if told.end is ExecEnd.cancelled:
             raise Stopped
