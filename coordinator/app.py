@@ -13,14 +13,14 @@ from flask_smorest import Blueprint
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from coordinator.config import load_settings
-from coordinator.http import auth, errors, openapi, routing
+from coordinator.http import auth, errors, openapi, routing, sockets
 from coordinator.http import wsgi as outermost
 from coordinator.http.edge import Edge
 from coordinator.http.metrics import RequestMetrics
 from coordinator.http.slice import PREFIXES, Endpoint, Slice, mounted
 from coordinator.resources import Resources, make_resources
 
-DOMAINS = ("system", "identity", "fleet", "agents", "tasks")
+DOMAINS = ("system", "identity", "fleet", "agents", "tasks", "live")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,9 @@ def _add_route(blueprint: Blueprint, ours: Longshore, endpoint: Endpoint, versio
     check = openapi.check_reply if ours.checks_replies else None
     edge = Edge(endpoint, version, ours.resources, ours.gatekeeper, check)
     name = routing.endpoint_name(endpoint.path, endpoint.method)
+    if endpoint.method == sockets.WS:
+        sockets.mount(blueprint, name, endpoint, resources=ours.resources, gate=ours.gatekeeper)
+        return
     if not endpoint.documented:
         FlaskBlueprint.add_url_rule(blueprint, endpoint.path, name, edge, methods=[endpoint.method])
         return

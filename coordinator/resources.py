@@ -17,6 +17,7 @@ from coordinator.config import Settings
 from coordinator.domains.tasks.storage import Storage, make_storage
 from coordinator.store.database import Database
 from shared.clock import Clock, SystemClock
+from shared.queue.names import LIVE_CHANNEL
 
 NUDGE_CHANNEL = "longshore:nudge"
 REDIS_TIMEOUT_SECONDS = 2.0
@@ -61,6 +62,29 @@ class Nudge:
             log.warning("nudge.lost", reason=reason, error=type(error).__name__)
 
 
+class Bell:
+    """Tells followers that there is something new to read. A lost ring costs them their polling interval."""
+
+    PAUSE_SECONDS = 1.0
+
+    def __init__(self, connection: redis.Redis) -> None:
+        self._redis = connection
+        self._silent_until = 0.0
+
+    def __call__(self) -> None:
+        # It is rung at nearly every commit and mostly nobody listens: then one ring a second finds out whether
+        # somebody has come. Whoever begins to listen looks for itself during that second.
+        if time.monotonic() < self._silent_until:
+            return
+        try:
+            heard_by = self._redis.publish(LIVE_CHANNEL, b"")
+        except (redis.RedisError, OSError) as error:
+            heard_by = 0
+            log.warning("bell.unheard", error=type(error).__name__)
+        if not heard_by:
+            self._silent_until = time.monotonic() + self.PAUSE_SECONDS
+
+
 @lru_cache(maxsize=32)
 def derive_key(secret: str, purpose: str) -> bytes:
     """HKDF-SHA256 of the secret key, bound to a purpose."""
@@ -80,7 +104,9 @@ def make_resources(settings: Settings, **overrides: Any) -> Resources:
     }
     if "database" not in overrides:
         parts["database"] = Database(settings.database_url, clock=clock, pool_size=settings.web_threads)
-    return Resources(**(parts | overrides))
+    made = Resources(**(parts | overrides))
+    made.database.bell = Bell(made.redis)
+    return made
 
 
 def connect_redis(url: str) -> redis.Redis:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import structlog
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.workers.gthread import ThreadWorker
 
 from coordinator.app import create_app, domain_slices
 from coordinator.config import Settings
-from coordinator.http import metrics
+from coordinator.http import metrics, stopping
 from coordinator.http.wsgi import QUIET, REQUEST_ID
 from coordinator.resources import make_resources
 from shared.logs import configure, redact_text
@@ -56,6 +58,21 @@ class Logger(GunicornLogger):
         )
 
 
+class WebWorker(ThreadWorker):
+    """A threaded worker that ends what would go on for long as soon as it is told to stop."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            stopping.stop()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        # The main thread goes on serving what was begun; goodbyes must not hold it up.
+        Thread(target=stopping.stop, name="stopping", daemon=True).start()
+
+
 class Server(BaseApplication):
     """The coordinator's web tier as one gunicorn application."""
 
@@ -78,7 +95,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "bind": list(settings.binds),
         "workers": settings.web_workers,
         "threads": settings.web_threads,
-        "worker_class": "gthread",
+        "worker_class": WebWorker,
         "worker_connections": max(1000, settings.web_threads * 4),
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
         "timeout": SILENT_WORKER_SECONDS,

@@ -37,7 +37,7 @@ def store_lines(tx: Transaction, *, node_id: str, lines: Sequence[Mapping[str, A
             stored = update(attempts).where(attempts.c.id == attempt_id).values(lines_stored=mine[-1].offset + 1)
             tx.conn.execute(stored)
     if fresh:
-        moves.tell(tx.conn, fresh)
+        moves.tell(tx, fresh)
     return len(fresh), sorted(set(by_attempt) - set(known))
 
 

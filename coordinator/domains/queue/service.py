@@ -9,6 +9,15 @@ from datetime import datetime
 from typing import Any
 
 from coordinator.domains.queue import decisions, moves, store
+from coordinator.domains.queue.feed import (
+    Event,
+    Standing,
+    events_beyond,
+    events_within,
+    newest_event_ids,
+    standing,
+    timelines_beyond,
+)
 from coordinator.domains.queue.lines import store_lines
 from coordinator.domains.queue.nodes import abandon_node, heartbeat, work_of
 from coordinator.domains.queue.rows import Attempt, Job
@@ -49,8 +58,8 @@ def submit(tx: Transaction, resources: Resources, new: Sequence[NewJob]) -> None
     demands = {item.id: _demand(item) for item in new if item.agent_id is not None}
     store.ensure_demands(tx, list({demand.id: demand for demand in demands.values()}.values()))
     store.insert_jobs(tx, [_fresh_row(tx, item, demands.get(item.id)) for item in new])
-    moves.tell(tx.conn, [_accepted_line(tx, item) for item in new])
-    moves.announce(tx.conn, [_created_event(tx, item) for item in new])
+    moves.tell(tx, [_accepted_line(tx, item) for item in new])
+    moves.announce(tx, [_created_event(tx, item) for item in new])
     nudge(tx, resources, "submitted")
 
 
@@ -72,7 +81,7 @@ def assign(
     demand = store.Demand.of(agent_id, needs, takes_slot=takes_slot)
     store.ensure_demands(tx, [demand])
     store.rewrite(tx, job, agent_id=agent_id, demand_id=demand.id, spec=spec, retry=retry, hold_reason=None)
-    moves.tell(tx.conn, [_line(tx, job_id, "job.assigned", "an agent takes it", {"agent_id": agent_id})])
+    moves.tell(tx, [_line(tx, job_id, "job.assigned", "an agent takes it", {"agent_id": agent_id})])
     nudge(tx, resources, "assigned")
 
 
@@ -101,7 +110,7 @@ def amend(
         changes |= _new_demand(tx, job, needs=needs, agent_id=agent_id, takes_slot=takes_slot)
     store.rewrite(tx, job, **changes)
     told = {"changed": sorted(changes)}
-    moves.tell(tx.conn, [_line(tx, job_id, "job.amended", "changed while it waited", told)])
+    moves.tell(tx, [_line(tx, job_id, "job.amended", "changed while it waited", told)])
     nudge(tx, resources, "amended")
     return get(tx, job_id)
 
@@ -211,7 +220,7 @@ def events_after(
 def emit(tx: Transaction, event_type: str, *, space: str, subject_id: str | None, data: Mapping[str, Any]) -> None:
     """Write an event for others to follow, in this transaction."""
     moves.announce(
-        tx.conn, [{"at": tx.now, "space": space, "type": event_type, "subject_id": subject_id, "data": dict(data)}]
+        tx, [{"at": tx.now, "space": space, "type": event_type, "subject_id": subject_id, "data": dict(data)}]
     )
 
 
@@ -330,10 +339,12 @@ __all__ = [
     "UNSET",
     "AgentStats",
     "AttemptFacts",
+    "Event",
     "JobEvent",
     "JobState",
     "JobView",
     "NewJob",
+    "Standing",
     "abandon_node",
     "agent_stats",
     "amend",
@@ -343,20 +354,25 @@ __all__ = [
     "cancel",
     "emit",
     "events_after",
+    "events_beyond",
+    "events_within",
     "get",
     "heartbeat",
     "hold",
     "list_jobs",
     "live_jobs_using",
     "load_by_node",
+    "newest_event_ids",
     "nudge",
     "require_attempt",
     "resolve",
     "set_lane",
+    "standing",
     "stats",
     "store_lines",
     "submit",
     "sync",
+    "timelines_beyond",
     "unassigned",
     "views",
     "work_of",
