@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, insert, select, update
 
 from coordinator.domains.fleet.models import enrolment_tokens, node_vitals, nodes
 from coordinator.domains.fleet.states import NodeStatus
@@ -15,6 +15,12 @@ from coordinator.store.paging import Page, PageRequest, fetch_page
 
 Node = Any
 """A row of `nodes`."""
+
+# Asked all the time, so made once.
+_CREDENTIAL = select(
+    nodes.c.id, nodes.c.name, nodes.c.status, nodes.c.is_approved, nodes.c.credential_hash, nodes.c.epoch
+).where(nodes.c.id == bindparam("id"))
+_PRESENT = select(nodes).where(nodes.c.status != str(NodeStatus.removed)).order_by(nodes.c.id)
 
 
 def add(tx: Transaction, row: Mapping[str, Any]) -> None:
@@ -28,8 +34,7 @@ def find(tx: Transaction, node_id: str, *, lock: bool = False) -> Node | None:
 
 def credential(tx: Transaction, node_id: str) -> Node | None:
     """What authentication needs of a node, and nothing more."""
-    columns = (nodes.c.id, nodes.c.name, nodes.c.status, nodes.c.is_approved, nodes.c.credential_hash, nodes.c.epoch)
-    return tx.conn.execute(select(*columns).where(nodes.c.id == node_id)).first()
+    return tx.conn.execute(_CREDENTIAL, {"id": node_id}).first()
 
 
 def change(tx: Transaction, node: Node, **values: Any) -> Node:
@@ -46,7 +51,7 @@ def beat(tx: Transaction, node_id: str, values: Mapping[str, Any]) -> None:
 
 def present(tx: Transaction) -> Sequence[Node]:
     """All nodes that were not removed."""
-    return tx.conn.execute(select(nodes).where(nodes.c.status != str(NodeStatus.removed)).order_by(nodes.c.id)).all()
+    return tx.conn.execute(_PRESENT).all()
 
 
 def page(tx: Transaction, request: PageRequest, *, status: str | None, group: str | None) -> Page[Node]:

@@ -216,7 +216,7 @@ def loss(attempt: Attempt, ended: Attempt, job: Job, *, now: datetime, limits: L
 def lost_lease(
     attempt: Attempt, job: Job, *, reason_code: str, message: str, now: datetime, limits: Limits, draw: float
 ) -> Move:
-    """A running attempt is given up for lost; a cancelled job ends without the node's word that its computer is gone."""
+    """A running attempt is given up; a job that was being stopped ends without its node saying that nothing is left."""
     error = {"code": "ATTEMPT_LOST", "message": message, "retryable": True}
     ended = attempt.with_(state=AttemptState.lost, ended_at=now, lease_until=None, reason_code=reason_code, error=error)
     if job.state is JobState.cancelling:

@@ -6,15 +6,14 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, Integer, and_, bindparam, func, literal_column, or_, select, update
 
 from coordinator.domains.queue import decisions, moves, store
 from coordinator.domains.queue.models import attempts, demands, jobs, lanes
 from coordinator.domains.queue.rows import JOB_FIELDS, Job, job_of, select_jobs
-from coordinator.domains.queue.states import JobState
 from coordinator.store.database import Transaction
+from coordinator.store.schema import UTCDateTime
 from shared.ids import new_id
 from shared.policy.placement import Needs, NodeFacts, Room, candidates, why_none
 
@@ -77,30 +76,44 @@ def _ticket(move: moves.Move, agent: str) -> Ticket:
     return Ticket(attempt.id, attempt.job_id, attempt.number, attempt.node_id, agent)
 
 
-def _ready(now: datetime) -> Any:
-    return (jobs.c.state == str(JobState.queued)) & or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now)
+def _ready() -> ColumnElement[bool]:
+    due = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= bindparam("now", type_=UTCDateTime))
+    return and_(jobs.c.state == literal_column("'queued'"), due)
+
+
+# Statements of the hot path are made once: making one costs more Python than running it. State words stand in the
+# text, because a partial index serves only a condition that the planner can see.
+_WISHES = (
+    select(demands, lanes.c.max_active)
+    .outerjoin(lanes, lanes.c.agent_id == demands.c.agent_id)
+    .where(select(jobs.c.id).where(jobs.c.demand_id == demands.c.id, _ready()).exists(), lanes.c.hold_reason.is_(None))
+)
+_BUSY = (
+    select(jobs.c.agent_id, func.count().label("n"))
+    .select_from(attempts.join(jobs, jobs.c.id == attempts.c.job_id))
+    .where(attempts.c.state.in_(store.LIVE_ATTEMPT), jobs.c.agent_id.in_(bindparam("agents", expanding=True)))
+    .group_by(jobs.c.agent_id)
+)
+_HEADS = (
+    select_jobs()
+    .add_columns(jobs.c.spec["agent"].as_string())
+    .where(jobs.c.demand_id == bindparam("demand"), _ready())
+    .order_by(jobs.c.priority.desc(), jobs.c.id)
+    .limit(bindparam("most", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+_NEXT_DUE = select(func.min(jobs.c.not_before)).where(
+    jobs.c.state == literal_column("'queued'"), jobs.c.not_before > bindparam("now", type_=UTCDateTime)
+)
 
 
 def _wishes(tx: Transaction) -> list[_Wish]:
     """Demands that have ready jobs and an open lane. One index probe per demand, however many jobs wait."""
-    waiting = select(jobs.c.id).where(jobs.c.demand_id == demands.c.id, _ready(tx.now)).exists()
-    active = (
-        select(func.count())
-        .select_from(attempts.join(jobs, jobs.c.id == attempts.c.job_id))
-        .where(attempts.c.state.in_(store.LIVE_ATTEMPT), jobs.c.agent_id == demands.c.agent_id)
-        .scalar_subquery()
-    )
-    query = (
-        select(demands, lanes.c.max_active)
-        .outerjoin(lanes, lanes.c.agent_id == demands.c.agent_id)
-        .where(waiting, lanes.c.hold_reason.is_(None))
-    )
-    rows = tx.conn.execute(query).all()
-    limited = {row.agent_id for row in rows if row.max_active is not None}
+    rows = tx.conn.execute(_WISHES, {"now": tx.now}).all()
+    limited = sorted({row.agent_id for row in rows if row.max_active is not None})
     busy: dict[str, int] = {}
     if limited:
-        counted = select(demands.c.agent_id, active.label("n")).where(demands.c.agent_id.in_(limited)).distinct()
-        busy = {row.agent_id: row.n for row in tx.conn.execute(counted)}
+        busy = {row.agent_id: row.n for row in tx.conn.execute(_BUSY, {"agents": limited})}
     return [
         _Wish(
             demand_id=row.id,
@@ -124,21 +137,13 @@ def _is_open(tx: Transaction, wish: _Wish, nodes: Sequence[NodeFacts]) -> bool:
 
 def _heads(tx: Transaction, wishes: Sequence[_Wish], room: Room, batch: int) -> Iterator[tuple[_Wish, Job, str]]:
     """The first jobs of every demand, merged by urgency and age; locked, leaving out what others hold."""
-    agent = jobs.c.spec["agent"].as_string()
     lists: list[list[tuple[tuple[int, str], int, Job, str]]] = []
     for index, wish in enumerate(wishes):
         most = min(batch, room.total(wish.needs), batch if wish.lane_room is None else wish.lane_room)
         if most <= 0:
             continue
-        query = (
-            select_jobs()
-            .add_columns(agent)
-            .where(jobs.c.demand_id == wish.demand_id, _ready(tx.now))
-            .order_by(jobs.c.priority.desc(), jobs.c.id)
-            .limit(most)
-            .with_for_update(skip_locked=True)
-        )
-        found = [(job_of(row), row[len(JOB_FIELDS)] or "") for row in tx.conn.execute(query)]
+        rows = tx.conn.execute(_HEADS, {"demand": wish.demand_id, "now": tx.now, "most": most})
+        found = [(job_of(row), row[len(JOB_FIELDS)] or "") for row in rows]
         lists.append([((-job.priority, job.id), index, job, name) for job, name in found])
     merged = heapq.merge(*lists)
     for _, index, job, name in list(merged)[:batch]:
@@ -147,6 +152,5 @@ def _heads(tx: Transaction, wishes: Sequence[_Wish], room: Room, batch: int) -> 
 
 def _next_due(tx: Transaction) -> datetime | None:
     """When the earliest delayed job becomes ready."""
-    query = select(func.min(jobs.c.not_before)).where(jobs.c.state == str(JobState.queued), jobs.c.not_before > tx.now)
-    due: datetime | None = tx.conn.scalar(query)
+    due: datetime | None = tx.conn.scalar(_NEXT_DUE, {"now": tx.now})
     return due

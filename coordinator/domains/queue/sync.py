@@ -6,7 +6,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from coordinator.domains.queue import decisions, moves
 from coordinator.domains.queue.limits import Limits
@@ -39,12 +39,22 @@ def sync(tx: Transaction, resources: Resources, *, node_id: str, request: Sync) 
     return SyncReply(grants=[grant.to_json() for grant in _with_specs(tx, grants)], reports=verdicts)
 
 
+# Statements of the hot path are made once: making one costs more Python than running it.
+_LOCK_PAIRS = (
+    select_pairs()
+    .where(attempts.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(jobs.c.id)
+    .with_for_update(of=jobs)
+)
+_SPECS = select(jobs.c.id, jobs.c.spec).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+
+
 def lock_pairs(tx: Transaction, attempt_ids: Collection[str]) -> dict[str, tuple[Attempt, Job]]:
     """The attempts with their jobs, the jobs' rows locked in id order so that two batches never deadlock."""
     if not attempt_ids:
         return {}
-    query = select_pairs().where(attempts.c.id.in_(sorted(attempt_ids))).order_by(jobs.c.id).with_for_update(of=jobs)
-    return {attempt.id: (attempt, job) for attempt, job in map(pair_of, tx.conn.execute(query))}
+    rows = tx.conn.execute(_LOCK_PAIRS, {"ids": sorted(attempt_ids)})
+    return {attempt.id: (attempt, job) for attempt, job in map(pair_of, rows)}
 
 
 def _decide_reports(
@@ -119,7 +129,7 @@ def _with_specs(tx: Transaction, grants: Sequence[Grant]) -> list[Grant]:
     ids = [grant.job_id for grant in grants if grant.job_id]
     if not ids:
         return list(grants)
-    specs = {row.id: row.spec for row in tx.conn.execute(select(jobs.c.id, jobs.c.spec).where(jobs.c.id.in_(ids)))}
+    specs = {row.id: row.spec for row in tx.conn.execute(_SPECS, {"ids": ids})}
     return [Grant(**{**grant.to_json(), "spec": specs[grant.job_id]}) if grant.job_id else grant for grant in grants]
 
 
