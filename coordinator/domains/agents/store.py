@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, false, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, false, insert, or_, select, update
 
 from coordinator.domains.agents.models import agents
 from coordinator.domains.agents.states import AgentStatus, Runtime
@@ -63,6 +63,13 @@ class Filters:
 FIELDS = tuple(Agent.__dataclass_fields__)
 _COLUMNS = tuple(agents.c[name] for name in FIELDS)
 _LIVING = agents.c.deleted_at.is_(None)
+_ALL = select(*_COLUMNS).where(_LIVING)
+# Every task that is accepted asks this: the statement is put together once.
+_TO_USE = (
+    _ALL.where(agents.c.id.in_(bindparam("ids", expanding=True)), agents.c.space == bindparam("space"))
+    .order_by(agents.c.id)
+    .with_for_update(read=True, key_share=True)
+)
 
 
 def _agent_of(row: Row[Any]) -> Agent:
@@ -87,14 +94,12 @@ def find_to_change(tx: Transaction, space: str, agent_id: str) -> Agent | None:
 
 def find_to_use(tx: Transaction, space: str, agent_ids: Collection[str]) -> list[Agent]:
     """Those of the agents that live, kept from deletion until the transaction ends; changing them stays possible."""
-    wanted = select(*_COLUMNS).where(agents.c.id.in_(sorted(agent_ids)), agents.c.space == space, _LIVING)
-    locked = wanted.order_by(agents.c.id).with_for_update(read=True, key_share=True)
-    return [_agent_of(row) for row in tx.conn.execute(locked)]
+    return [_agent_of(row) for row in tx.conn.execute(_TO_USE, {"ids": list(agent_ids), "space": space})]
 
 
 def find_started(tx: Transaction) -> list[Agent]:
     """Every agent of every space that takes work."""
-    wanted = select(*_COLUMNS).where(_LIVING, agents.c.status == AgentStatus.idle).order_by(agents.c.id)
+    wanted = _ALL.where(agents.c.status == AgentStatus.idle).order_by(agents.c.id)
     return [_agent_of(row) for row in tx.conn.execute(wanted)]
 
 
@@ -106,13 +111,13 @@ def change(tx: Transaction, agent: Agent, changes: dict[str, Any]) -> None:
 
 def list_page(tx: Transaction, space: str, filters: Filters, page: PageRequest) -> Page[Agent]:
     """One page of a space's agents, newest first."""
-    wanted = select(*_COLUMNS).where(agents.c.space == space, _LIVING, *_conditions(filters))
+    wanted = _ALL.where(agents.c.space == space, *_conditions(filters))
     found = fetch_page(tx, wanted.order_by(agents.c.id.desc()), page)
     return Page([_agent_of(row) for row in found.items], found.total)
 
 
 def _living(space: str, agent_id: str) -> Select[Any]:
-    return select(*_COLUMNS).where(agents.c.id == agent_id, agents.c.space == space, _LIVING)
+    return _ALL.where(agents.c.id == agent_id, agents.c.space == space)
 
 
 def _one(tx: Transaction, statement: Select[Any]) -> Agent | None:

@@ -10,6 +10,7 @@ from coordinator.domains.agents import service as agents
 from coordinator.domains.queue import service as queue
 from coordinator.domains.queue.service import JobView, NewJob
 from coordinator.domains.tasks.service import inputs, orders
+from coordinator.domains.tasks.service.orders import Recipe
 from coordinator.domains.tasks.states import ExecutionStatus, execution_status, executions_meant
 from coordinator.domains.tasks.store import files as file_store
 from coordinator.domains.tasks.store import work
@@ -49,9 +50,7 @@ def create(
     requested = {name: body[name] for name in ("retry", "placement") if body.get(name)}
     file_ids = body.get("input_files", ())
     files = inputs.named(file_ids, file_store.find_to_use(tx, space, set(file_ids)))
-    order = orders.for_execution(
-        agent, given=given, options=options, requested=requested, inputs=files, settings=resources.settings
-    )
+    order = Recipe(agent, resources.settings).execution(given, options, requested, files)
     job = NewJob(
         id=new_id(),
         space=space,

@@ -24,10 +24,19 @@ SCRIPT_FIELDS: Mapping[Runtime, tuple[str, ...]] = {Runtime.command: ("command",
 class Order:
     """What a job is made with."""
 
-    spec: dict[str, Any]
-    retry: dict[str, Any]
-    needs: dict[str, Any]
+    spec: Mapping[str, Any]
+    retry: Mapping[str, Any]
+    needs: Mapping[str, Any]
     takes_slot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """The part of a task that its job is made from."""
+
+    title: str
+    instructions: str
+    requested: Mapping[str, Any]
 
 
 def fault(field: str, reason: str) -> Invalid:
@@ -41,47 +50,62 @@ def require_runnable(agent: Agent) -> None:
         raise fault("agent_id", f"agent {agent.name} has the runtime {agent.runtime}, which cannot run work yet")
 
 
-def needs_script(agent: Agent) -> bool:
-    return agent.runtime in agents.NEEDS_COMPUTER
+class Recipe:
+    """How one agent's work becomes jobs. What is the same for all of it is put together once."""
 
+    def __init__(self, agent: Agent, settings: Settings) -> None:
+        require_runnable(agent)
+        self.agent = agent
+        self.has_computer = agent.runtime in agents.NEEDS_COMPUTER
+        computer = agents.whole_computer(agent, settings)
+        self._timeout = float(computer.pop("timeout_seconds"))
+        self._settings = settings
+        self._retry = _retry(agent.retry, {}, settings)
+        self._needs = needs_of(agent, {})
+        self._spec = JobSpec(
+            kind="",
+            agent=agent.name,
+            runtime=str(agent.runtime),
+            computer={name: value for name, value in computer.items() if value is not None}
+            if self.has_computer
+            else {},
+            timeout_seconds=self._timeout,
+            cancel_grace_seconds=settings.cancel_grace_seconds,
+        ).to_json()
 
-def for_task(
-    agent: Agent,
-    *,
-    title: str,
-    instructions: str,
-    requested: Mapping[str, Any],
-    inputs: Sequence[Mapping[str, Any]],
-    settings: Settings,
-) -> Order:
-    """A task's job: the instructions are the script; an echo agent answers them."""
-    require_runnable(agent)
-    if not needs_script(agent):
-        answer = {"title": title, "instructions": instructions}
-        return _order(agent, "task", requested, settings, script=None, answer=answer, inputs=inputs)
-    if not instructions.strip():
-        raise fault("instructions", f"must not be empty: agent {agent.name} runs them as a {agent.runtime} script")
-    return _order(agent, "task", requested, settings, script=instructions, answer=None, inputs=inputs)
+    def task(self, task: TaskFacts, inputs: Sequence[Mapping[str, Any]]) -> Order:
+        """A task's job: the instructions are the script; an echo agent answers them."""
+        if not self.has_computer:
+            answer = {"title": task.title, "instructions": task.instructions}
+            return self._order(task.requested, kind="task", input=answer, input_files=list(inputs))
+        if not task.instructions.strip():
+            name, runtime = self.agent.name, self.agent.runtime
+            raise fault("instructions", f"must not be empty: agent {name} runs them as a {runtime} script")
+        return self._order(task.requested, kind="task", script=task.instructions, input_files=list(inputs))
 
-
-def for_execution(
-    agent: Agent,
-    *,
-    given: Any,
-    options: Mapping[str, Any],
-    requested: Mapping[str, Any],
-    inputs: Sequence[Mapping[str, Any]],
-    settings: Settings,
-) -> Order:
-    """An execution's job: the input has the script and perhaps more; an echo agent answers the input as it is."""
-    require_runnable(agent)
-    timeout = options["timeout"] / 1000 if options.get("timeout") else None
-    if not needs_script(agent):
-        return _order(
-            agent, "execution", requested, settings, script=None, answer=given, inputs=inputs, timeout=timeout
+    def execution(
+        self,
+        given: Any,
+        options: Mapping[str, Any],
+        requested: Mapping[str, Any],
+        inputs: Sequence[Mapping[str, Any]],
+    ) -> Order:
+        """An execution's job: the input has the script and perhaps more; an echo agent answers the input as it is."""
+        script, rest = _script_in(self.agent, given) if self.has_computer else (None, given)
+        asked = options.get("timeout")
+        timeout = self._timeout if asked is None else min(asked / 1000, self._timeout)
+        return self._order(
+            requested, kind="execution", script=script, input=rest, input_files=list(inputs), timeout_seconds=timeout
         )
-    script, rest = _script_in(agent, given)
-    return _order(agent, "execution", requested, settings, script=script, answer=rest, inputs=inputs, timeout=timeout)
+
+    def _order(self, requested: Mapping[str, Any], **spec: Any) -> Order:
+        has_retry, has_placement = requested.get("retry"), requested.get("placement")
+        return Order(
+            spec={**self._spec, **spec},
+            retry=_retry(self.agent.retry, requested, self._settings) if has_retry else self._retry,
+            needs=needs_of(self.agent, requested) if has_placement else self._needs,
+            takes_slot=self.has_computer,
+        )
 
 
 def for_nobody(
@@ -129,36 +153,6 @@ def fresh_view(job: NewJob, now: datetime) -> JobView:
         finished_at=None,
         version=1,
         current_attempt_id=None,
-    )
-
-
-def _order(
-    agent: Agent,
-    kind: str,
-    requested: Mapping[str, Any],
-    settings: Settings,
-    *,
-    script: str | None,
-    answer: Any,
-    inputs: Sequence[Mapping[str, Any]],
-    timeout: float | None = None,
-) -> Order:
-    has_computer = agent.runtime in agents.NEEDS_COMPUTER
-    computer = agents.whole_computer(agent, settings)
-    longest = float(computer.pop("timeout_seconds"))
-    spec = JobSpec(
-        kind=kind,
-        agent=agent.name,
-        runtime=str(agent.runtime),
-        script=script,
-        input=answer,
-        input_files=list(inputs),  # type: ignore[arg-type]
-        computer={name: value for name, value in computer.items() if value is not None} if has_computer else {},
-        timeout_seconds=longest if timeout is None else min(timeout, longest),
-        cancel_grace_seconds=settings.cancel_grace_seconds,
-    )
-    return Order(
-        spec.to_json(), _retry(agent.retry, requested, settings), needs_of(agent, requested), takes_slot=has_computer
     )
 
 

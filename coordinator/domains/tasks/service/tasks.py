@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coordinator.config import Settings
@@ -12,6 +12,7 @@ from coordinator.domains.agents.service import Agent
 from coordinator.domains.queue import service as queue
 from coordinator.domains.queue.service import JobState, JobView, NewJob
 from coordinator.domains.tasks.service import inputs, orders
+from coordinator.domains.tasks.service.orders import Recipe, TaskFacts
 from coordinator.domains.tasks.states import PRIORITY_WORDS, TaskStatus, task_status, tasks_meant
 from coordinator.domains.tasks.store import files as file_store
 from coordinator.domains.tasks.store import work
@@ -61,6 +62,12 @@ class _Known:
 
     agents: Mapping[str, Agent]
     files: Mapping[str, StoredFile]
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+
+    def recipe(self, agent: Agent, settings: Settings) -> Recipe:
+        if agent.id not in self.recipes:
+            self.recipes[agent.id] = Recipe(agent, settings)
+        return self.recipes[agent.id]
 
 
 def create(tx: Transaction, resources: Resources, body: Mapping[str, Any], *, space: str, by: str) -> WholeTask:
@@ -205,9 +212,7 @@ def _draft(
     if agent is None:
         order = orders.for_nobody(KIND, requested, files, settings)
     else:
-        order = orders.for_task(
-            agent, title=title, instructions=instructions, requested=requested, inputs=files, settings=settings
-        )
+        order = known.recipe(agent, settings).task(TaskFacts(title, instructions, requested), files)
     task = Task(
         id=task_id,
         title=title,
@@ -307,14 +312,7 @@ def _order(task: Task, job: JobView, agent: Agent | None, settings: Settings) ->
     files = job.spec.get("input_files", ())
     if agent is None:
         return orders.for_nobody(KIND, task.requested, files, settings)
-    return orders.for_task(
-        agent,
-        title=task.title,
-        instructions=task.instructions,
-        requested=task.requested,
-        inputs=files,
-        settings=settings,
-    )
+    return Recipe(agent, settings).task(TaskFacts(task.title, task.instructions, task.requested), files)
 
 
 def _close(
