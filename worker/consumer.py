@@ -13,6 +13,7 @@ from shared.queue.broker import BrokerUrlError, parse_broker
 from shared.queue.consumer import TicketConsumer, TicketHandler
 from shared.queue.events import TaskEvents
 from shared.queue.names import consumer_name
+from shared.queue.tickets import nudge_message, publish
 
 _CLOSE_SECONDS = 3.0
 _START_SECONDS = 15.0
@@ -146,9 +147,17 @@ class Ear:
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
-        if not consumer.stop():
+        if not consumer.stop(wake=self._wake):
             log.error("consumer_does_not_stop")
         self._retired = [item for item in self._retired if not item.join(0)] + [consumer]
+
+    def _wake(self) -> None:
+        if self._client is None:
+            return
+        try:
+            publish(self._client, {self._node_id: [nudge_message(self._node_id)]})
+        except redis.RedisError as error:
+            log.info("consumer_not_woken", error=str(error))
 
     def _close_events(self) -> None:
         events, self._events = self._events, None

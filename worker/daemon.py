@@ -13,7 +13,7 @@ from types import FrameType
 
 import structlog
 
-from shared.client.node import NodeClient
+from shared.client.node import NodeClient, NodeFiles
 from shared.contracts.node import Heartbeat, HeartbeatReply
 from shared.errors import LongshoreError
 from shared.queue.consumer import TicketRefused
@@ -22,7 +22,7 @@ from worker.attempts import Attempts, Stop
 from worker.computer.choose import Choice
 from worker.config import Settings
 from worker.consumer import Ear
-from worker.enrolling import computers_of, connection_to
+from worker.enrolling import computers_of, connection_to, line_to
 from worker.fence import Fence
 from worker.heartbeat import Pulse
 from worker.home import Home, Identity
@@ -77,8 +77,9 @@ class Daemon:
         self._computers = Computers(choice.driver, slots=settings.slots, default_image=image)
         self._fence = Fence(self._on_silence)
         # Each loop has a connection of its own, so that none waits for another's request.
-        self._clients = [NodeClient(connection_to(settings, identity), identity.id) for _ in range(4)]
-        beats, syncs, lines, files = self._clients
+        beats, syncs, lines = (NodeClient(line_to(settings, identity), identity.id) for _ in range(3))
+        files = NodeFiles(connection_to(settings, identity), identity.id)
+        self._clients = (beats, syncs, lines, files)
         self._pulse = Pulse(
             beats, tell=self._tell, on_reply=self._on_reply, on_void=self._on_void, on_cut_off=self._on_cut_off
         )
@@ -140,11 +141,11 @@ class Daemon:
         while not self._ended.wait(self._settings.reap_seconds):
             self._computers.reap(self._attempts.known_ids())
 
-    def _script(self, interpreter: str, files: NodeClient) -> Script:
+    def _script(self, interpreter: str, files: NodeFiles) -> Script:
         return Script(
             interpreter,
             computers=self._computers,
-            client=files,
+            files=files,
             shipper=self._shipper,
             scratch=self._home.scratch,
             limits=lambda: self._orders.limits,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import structlog
 
 from shared.client.http import Connection
-from shared.client.node import enrol
+from shared.client.line import Line
+from shared.client.node import Caller, enrol
 from shared.contracts.node import Enrol
 from shared.errors import LongshoreError
 from worker.computer.choose import Choice
@@ -43,6 +44,13 @@ def connection_to(settings: Settings, identity: Identity, *, timeout: float = 10
         ca_file=settings.ca_file,
         proxy_url=settings.proxy_url,
     )
+
+
+def line_to(settings: Settings, identity: Identity) -> Caller:
+    """The quick connection of one loop; the usual one where a proxy is in between."""
+    if settings.proxy_url:
+        return connection_to(settings, identity)
+    return Line(identity.coordinator_url, token=identity.credential, ca_file=settings.ca_file)
 
 
 def computers_of(choice: Choice) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import orjson
 
 from shared.errors import (
@@ -47,17 +46,17 @@ class Unreachable(Unavailable):
     """Nobody answered: refused, timed out, cut off in the middle. Whether the request was acted on is not known."""
 
 
-def error_of(response: httpx.Response) -> LongshoreError:
-    """The error that an answer with a status of 400 or more tells of."""
-    told = _body(response)
-    code = str(told.get("code", ""))
-    message = str(told.get("message") or f"the coordinator answered {response.status_code}")[:_MAX_MESSAGE]
+def error_of(status: int, content: bytes, *, retry_after: str | None = None) -> LongshoreError:
+    """The error that an answer with a status of 400 or more tells of; `retry_after` is the header's text."""
+    told = _body(content)
+    message = str(told.get("message") or f"the coordinator answered {status}")[:_MAX_MESSAGE]
     details = told.get("details")
     known = {str(key): value for key, value in details.items()} if isinstance(details, dict) else {}
-    retry_after = _retry_after(response, known)
-    if retry_after is not None:
-        known["retry_after_seconds"] = retry_after
-    return _class_of(response.status_code, code)(message, **known)
+    known.pop("message", None)
+    seconds = _seconds(known.get("retry_after_seconds"), retry_after)
+    if seconds is not None:
+        known["retry_after_seconds"] = seconds
+    return _class_of(status, str(told.get("code", "")))(message, **known)
 
 
 def worth_retrying(error: LongshoreError) -> bool:
@@ -75,17 +74,18 @@ def _class_of(status: int, code: str) -> type[LongshoreError]:
     return _BY_STATUS.get(status, BadRequest)
 
 
-def _body(response: httpx.Response) -> dict[str, Any]:
+def _body(content: bytes) -> dict[str, Any]:
     try:
-        parsed = orjson.loads(response.content)
+        parsed = orjson.loads(content)
     except orjson.JSONDecodeError:
         return {}
     error = parsed.get("error") if isinstance(parsed, dict) else None
     return error if isinstance(error, dict) else {}
 
 
-def _retry_after(response: httpx.Response, details: dict[str, Any]) -> float | None:
-    for value in (details.get("retry_after_seconds"), response.headers.get("retry-after")):
+def _seconds(*values: Any) -> float | None:
+    """The first of the values that is a number."""
+    for value in values:
         try:
             return max(0.0, float(str(value)))
         except ValueError:

@@ -1,4 +1,4 @@
-"""One keep-alive connection to a coordinator: JSON out, JSON in, errors as ours."""
+"""The usual way to a coordinator, on httpx: JSON out, JSON in, files either way, errors as ours."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import orjson
 
 import shared
 from shared.client.errors import Unreachable, error_of
+from shared.errors import LongshoreError
 
 API = "/api/v1"
 
 
 class Connection:
-    """An HTTP session with one coordinator. Safe for many threads; a loop that must not wait for others has its own."""
+    """An HTTP session with one coordinator. Safe for many threads."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class Connection:
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         if response.status_code >= 400:
-            raise error_of(response)
+            raise _refusal(response)
         return response
 
     @contextmanager
@@ -65,7 +66,7 @@ class Connection:
             with self._client.stream("GET", path, headers=dict(headers)) as response:
                 if response.status_code >= 400:
                     response.read()
-                    raise error_of(response)
+                    raise _refusal(response)
                 yield response.iter_bytes(64 * 1024)
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
@@ -78,6 +79,10 @@ class Connection:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _refusal(response: httpx.Response) -> LongshoreError:
+    return error_of(response.status_code, response.content, retry_after=response.headers.get("retry-after"))
 
 
 def _unreachable(error: httpx.HTTPError) -> Unreachable:

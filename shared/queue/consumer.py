@@ -119,13 +119,17 @@ class TicketConsumer:
         connection = getattr(getattr(self._controller, "consumer", None), "connection", None)
         return self.is_alive and connection is not None and bool(connection.connected)
 
-    def stop(self, timeout: float = _STOP_SECONDS) -> bool:
-        """Take no further ticket. Attempts that run go on in their threads; returns whether the loop has ended."""
+    def stop(self, timeout: float = _STOP_SECONDS, *, wake: Callable[[], None] = lambda: None) -> bool:
+        """Take no further ticket. Attempts that run go on in their threads; returns whether the loop has ended.
+
+        The loop looks up at least once a second; `wake` may send it a message, for it to look up now.
+        """
         if not self._thread.is_alive():
             return True
         # The flag is read by whichever loop runs in this process, and ours is the only one.
         celery_state.should_stop = 0
         try:
+            wake()
             return self._controller.left_loop.wait(timeout)
         finally:
             celery_state.should_stop = None

@@ -11,7 +11,7 @@ import orjson
 
 from shared.client.backoff import Backoff
 from shared.client.errors import worth_retrying
-from shared.client.node import NodeClient
+from shared.client.node import NodeFiles
 from shared.errors import LongshoreError
 from worker.attempts import Attempt, Stopped
 from worker.computer.contract import RESULT, Artifact, Collected
@@ -38,26 +38,26 @@ def read_result(collected: Collected, stdout: bytes) -> Read:
         return Read(problem=f"{RESULT} is not valid JSON: {error}")
 
 
-def hand_in(client: NodeClient, attempt: Attempt, artifacts: Sequence[Artifact]) -> int:
+def hand_in(files: NodeFiles, attempt: Attempt, artifacts: Sequence[Artifact]) -> int:
     """Upload every artifact; answers how many bytes they have."""
     for artifact in artifacts:
-        _upload_patiently(client, attempt, artifact.path, artifact.name)
+        _upload_patiently(files, attempt, artifact.path, artifact.name)
     return sum(artifact.size for artifact in artifacts)
 
 
-def keep_as_artifact(client: NodeClient, attempt: Attempt, content: bytes, scratch: Path) -> None:
+def keep_as_artifact(files: NodeFiles, attempt: Attempt, content: bytes, scratch: Path) -> None:
     """Hand in a result that cannot be read, so that its author can see it."""
     path = scratch / RESULT
     path.write_bytes(content)
-    _upload_patiently(client, attempt, path, RESULT)
+    _upload_patiently(files, attempt, path, RESULT)
 
 
-def _upload_patiently(client: NodeClient, attempt: Attempt, path: Path, name: str) -> None:
+def _upload_patiently(files: NodeFiles, attempt: Attempt, path: Path, name: str) -> None:
     waits = Backoff()
     for left in reversed(range(_TRIES)):
         attempt.check()
         try:
-            client.upload_artifact(path, name=name, attempt_id=attempt.id, token=attempt.token)
+            files.upload(path, name=name, attempt_id=attempt.id, token=attempt.token)
             return
         except LongshoreError as error:
             if not left or not worth_retrying(error):

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from shared.client.backoff import Backoff
 from shared.client.errors import worth_retrying
-from shared.client.node import NodeClient
+from shared.client.node import NodeFiles
 from shared.contracts.node import InputFile
 from shared.errors import LongshoreError
 from worker.attempts import Attempt, Stopped
@@ -26,14 +26,14 @@ class InputBroken(LongshoreError):
     code, status, retryable = "INPUT_BROKEN", 502, True
 
 
-def place_inputs(client: NodeClient, attempt: Attempt, computer: Computer, scratch: Path) -> int:
+def place_inputs(remote: NodeFiles, attempt: Attempt, computer: Computer, scratch: Path) -> int:
     """Bring every input file to /work/input; answers how many bytes they have."""
     files = [InputFile.from_json(item) for item in attempt.spec.input_files]
     if not files:
         return 0
     paths = [scratch / f"input-{number}" for number in range(len(files))]
     for file, path in zip(files, paths, strict=True):
-        _fetch_patiently(client, attempt, file, path)
+        _fetch_patiently(remote, attempt, file, path)
     with ExitStack() as opened:
         sources = [opened.enter_context(path.open("rb")) for path in paths]
         computer.put_files(_placed(files, sources))
@@ -47,12 +47,12 @@ def _placed(files: Sequence[InputFile], sources: Sequence[BinaryIO]) -> list[con
     ]
 
 
-def _fetch_patiently(client: NodeClient, attempt: Attempt, file: InputFile, path: Path) -> None:
+def _fetch_patiently(remote: NodeFiles, attempt: Attempt, file: InputFile, path: Path) -> None:
     waits = Backoff()
     for left in reversed(range(_TRIES)):
         attempt.check()
         try:
-            _fetch(client, attempt, file, path)
+            _fetch(remote, attempt, file, path)
             return
         except LongshoreError as error:
             if not left or not (worth_retrying(error) or isinstance(error, InputBroken)):
@@ -61,12 +61,12 @@ def _fetch_patiently(client: NodeClient, attempt: Attempt, file: InputFile, path
                 raise Stopped from error
 
 
-def _fetch(client: NodeClient, attempt: Attempt, file: InputFile, path: Path) -> None:
+def _fetch(remote: NodeFiles, attempt: Attempt, file: InputFile, path: Path) -> None:
     digest = hashlib.sha256()
     size = 0
     with (
         path.open("wb") as target,
-        client.fetch_file(attempt_id=attempt.id, token=attempt.token, file_id=file.id) as chunks,
+        remote.fetch(attempt_id=attempt.id, token=attempt.token, file_id=file.id) as chunks,
     ):
         for chunk in chunks:
             attempt.check()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shared.client.node import NodeClient
+from shared.client.node import NodeFiles
 from shared.contracts.node import Outcome
 from shared.errors import Invalid
 from worker.attempts import Attempt, Stopped
@@ -74,7 +74,7 @@ class Script:
         interpreter: str,
         *,
         computers: Computers,
-        client: NodeClient,
+        files: NodeFiles,
         shipper: LogShipper,
         scratch: Path,
         limits: Callable[[], Limits],
@@ -82,7 +82,7 @@ class Script:
     ) -> None:
         self._argv = ("/bin/sh", "-c", _PLACE.format(interpreter=interpreter))
         self._computers = computers
-        self._client = client
+        self._files = files
         self._shipper = shipper
         self._scratch = scratch
         self._limits = limits
@@ -100,7 +100,7 @@ class Script:
         attempt.phase = "creating"
         computer = self._computers.rent(attempt, spec_of(attempt, self._computers.driver.name))
         attempt.check()
-        bytes_in = place_inputs(self._client, attempt, computer, scratch)
+        bytes_in = place_inputs(self._files, attempt, computer, scratch)
         attempt.check()
         attempt.phase = "running"
         attempt.lines = lines = self._shipper.open(attempt)
@@ -152,7 +152,7 @@ class Script:
         collected = computer.collect(scratch / "out", self._limits().collect())
         for refusal in collected.refused:
             lines.write("system", "warning", f"not collected: {refusal}")
-        bytes_out = hand_in(self._client, attempt, collected.artifacts) + len(collected.result or b"")
+        bytes_out = hand_in(self._files, attempt, collected.artifacts) + len(collected.result or b"")
         if bad_end is None and collected.result is None and len(told.stdout) >= self._limits().max_result_bytes:
             lines.write("system", "warning", f"the result is the last {len(told.stdout)} bytes of what was printed")
         return bad_end or self._result(attempt, collected, told, scratch), bytes_out
@@ -161,7 +161,7 @@ class Script:
         read = read_result(collected, told.stdout)
         if read.problem is None:
             return Ending(Outcome.succeeded, exit_code=told.exit_code, result=read.value)
-        keep_as_artifact(self._client, attempt, collected.result or b"", scratch)
+        keep_as_artifact(self._files, attempt, collected.result or b"", scratch)
         return failed("result_invalid", read.problem, retryable=True, exit_code=told.exit_code)
 
 
