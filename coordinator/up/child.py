@@ -54,7 +54,7 @@ class Child:
                 stderr=log,
                 start_new_session=True,
                 pass_fds=tuple(inherit),
-                preexec_fn=_Tie(os.getpid()),  # noqa: PLW1509 - the supervisor has one thread
+                preexec_fn=Tie(os.getpid()),  # noqa: PLW1509 - the supervisor has one thread
             )
         self.started_at = time.monotonic()
 
@@ -79,7 +79,7 @@ class Child:
         self._process.wait()
 
 
-class _Tie:
+class Tie:
     """Runs in the child before its program does: the kernel tells it when we die, however we die."""
 
     def __init__(self, parent: int) -> None:
