@@ -53,7 +53,10 @@ def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None,
     auth.install_jwt(app, resources)
     api = openapi.make_api(app)
     tokens = auth.Tokens(resources)
-    served = domain_slices() if slices is None else slices
+    # Imported even if others are served: the domains are who knows the credentials.
+    served = domain_slices()
+    if slices is not None:
+        served = slices
     _refuse_doubles(served)
     ours = Longshore(resources, served, api, auth.Gatekeeper(tokens), tokens, RequestMetrics(), check_replies)
     app.extensions["longshore"] = ours

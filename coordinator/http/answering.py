@@ -58,6 +58,14 @@ class Shaped:
     secret_fields: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """A finished answer, with the value it was made of unless the handler built the response itself."""
+
+    answer: Answer
+    shaped: Shaped | None = None
+
+
 def shape(result: Any, endpoint: Endpoint, version: str, page: PageRequest) -> Shaped:
     """Unpack Reply, wrap Page, add the headers that follow from the value."""
     reply = result if isinstance(result, Reply) else Reply(result)

@@ -8,11 +8,12 @@ from typing import Any
 
 from flask import Response, request
 
-from coordinator.http import answering, idempotency, reading, rights, transaction
+from coordinator.http import answering, reading, rights, transaction
 from coordinator.http.actor import ANONYMOUS, DEFAULT_SPACE, Actor
-from coordinator.http.answering import Answer
+from coordinator.http.answering import Answer, Handled
 from coordinator.http.auth import Credential, Gatekeeper
 from coordinator.http.call import Call, ListOf
+from coordinator.http.idempotency import Claim
 from coordinator.http.reading import BodyReader, QueryReader
 from coordinator.http.slice import Endpoint
 from coordinator.http.wsgi import QUIET, REQUEST_ID
@@ -91,52 +92,66 @@ class Edge:
             return Read({}, {}, NO_PAGE, fault)
 
     def _without_transaction(self, credential: Credential | None, read: Read, path_args: dict[str, str]) -> Answer:
+        database = self._resources.database
         actor = ANONYMOUS
         if credential is not None:
-            with self._resources.database.read() as tx:
+            with transaction.of_request(database, "read") as tx:
                 actor = self._admitted(tx, credential, path_args)
-        return self._handled(None, actor, read, path_args)
+        claim = self._claim(actor, read)
+        if claim is None:
+            return self._handled(None, actor, read, path_args).answer
+        with transaction.of_request(database, "write") as tx:
+            if (stored := claim.reserve(tx)) is not None:
+                return stored
+        try:
+            handled = self._handled(None, actor, read, path_args)
+        except BaseException:
+            with transaction.of_request(database, "write") as tx:
+                claim.release(tx)
+            raise
+        with transaction.of_request(database, "write") as tx:
+            claim.keep(tx, handled)
+        return handled.answer
 
     def _within(self, tx: Transaction, credential: Credential | None, read: Read, path_args: dict[str, str]) -> Answer:
         actor = ANONYMOUS if credential is None else self._admitted(tx, credential, path_args)
-        key = request.headers.get("Idempotency-Key") if self._endpoint.idempotent else None
-        if key is None or read.fault is not None:
-            return self._handled(tx, actor, read, path_args)
-        claim = idempotency.Claim.of(
-            request, key, actor=actor, asked=(read.body, read.query), resources=self._resources
-        )
-        if (stored := claim.stored(tx)) is not None:
+        claim = self._claim(actor, read)
+        if claim is not None and (stored := claim.stored(tx)) is not None:
             return stored
-        return self._handled(tx, actor, read, path_args, claim)
+        handled = self._handled(tx, actor, read, path_args)
+        if claim is not None:
+            claim.keep(tx, handled)
+        return handled.answer
+
+    def _claim(self, actor: Actor, read: Read) -> Claim | None:
+        """This request's claim to its key; None when it has none, or will fail anyhow."""
+        if not self._endpoint.idempotent or read.fault is not None:
+            return None
+        key = request.headers.get("Idempotency-Key")
+        if key is None:
+            return None
+        # The content of an upload is not read twice only to be compared; its length is.
+        asked = (read.body, read.query, None if self._reads_body else request.content_length)
+        return Claim.of(request, key, actor=actor, asked=asked, resources=self._resources)
 
     def _admitted(self, tx: Transaction, credential: Credential, path_args: dict[str, str]) -> Actor:
         actor = self._gatekeeper.admitted(tx, credential)
         rights.require(self._endpoint.may, actor, path_args)
         return actor
 
-    def _handled(
-        self,
-        tx: Transaction | None,
-        actor: Actor,
-        read: Read,
-        path_args: dict[str, str],
-        claim: idempotency.Claim | None = None,
-    ) -> Answer:
+    def _handled(self, tx: Transaction | None, actor: Actor, read: Read, path_args: dict[str, str]) -> Handled:
         if read.fault is not None:
             raise read.fault
         call = self._call(tx, actor, read)
         result = self._endpoint.handler(call, **path_args)
         if isinstance(result, Response):
-            return Answer(result.status_code, b"", made=result)
+            return Handled(Answer(result.status_code, b"", made=result))
         shaped = answering.shape(result, self._endpoint, self._version, read.page)
         if self._check is not None:
             self._check(self._endpoint, self._version, shaped.value, shaped.status)
             if self._endpoint.honours_if_match and call.if_match is not None and not call.version_was_checked:
                 raise AssertionError(f"{self._endpoint.name} declares etag and never calls require_version()")
-        answer = answering.render(shaped, self._endpoint)
-        if claim is not None and tx is not None:
-            claim.keep(tx, shaped, answer)
-        return answer
+        return Handled(answering.render(shaped, self._endpoint), shaped)
 
     def _call(self, tx: Transaction | None, actor: Actor, read: Read) -> Call:
         return Call(

@@ -133,7 +133,7 @@ def _completed(
     # An upload may take minutes to arrive: no transaction may be open meanwhile.
     options.setdefault("transaction", "none" if multipart else "read" if method == "GET" else "write")
     idempotent = options.pop("idempotent", None)
-    works = method == "POST" and options["transaction"] == "write" and OPEN not in may
+    works = method == "POST" and (options["transaction"] == "write" or multipart) and OPEN not in may
     options["idempotent"] = works if idempotent is None else idempotent
     options["versions"] = tuple(options.get("versions", ("v1",)))
     _refuse_contradictions(method, path, options)
@@ -158,8 +158,8 @@ def _refuse_contradictions(method: str, path: str, options: dict[str, Any]) -> N
         raise TypeError(f"{path!r}: a path begins with a slash and does not end with one; both forms are served")
     if unknown := set(options["versions"]) - PREFIXES.keys():
         raise TypeError(f"{path}: there is no version {', '.join(sorted(unknown))}")
-    if options["idempotent"] and options["transaction"] != "write":
-        raise TypeError(f"{path}: idempotent needs transaction='write', the stored answer commits with the work")
+    if options["idempotent"] and options["transaction"] == "read":
+        raise TypeError(f"{path}: what only reads needs no Idempotency-Key")
     if options.get("body") is not None and method == "GET":
         raise TypeError(f"{path}: a GET has no body")
 

@@ -69,6 +69,26 @@ def create_ship(call: Call) -> Reply:
     return Reply({"id": made.id, "name": made.name, "key": "for your eyes only"}, secret_fields=("key",))
 
 
+@probe.post(
+    "/voyages",
+    may="tasks:write",
+    body=Ship,
+    reply=ShipView,
+    status=201,
+    transaction="none",
+    idempotent=True,
+    location="/",
+)
+def create_voyage(call: Call) -> Reply:
+    """Make a ship slowly, in a transaction of the handler's own."""
+    gate.pass_through()
+    if call.body.get("crew") == 0:
+        raise Conflict("a ship without a crew stays in the harbour")
+    with call.write() as tx:
+        made = service.add_principal(tx, kind="user", name=call.body["name"], role=Role.VIEWER)
+    return Reply({"id": made.id, "name": made.name, "key": "for your eyes only"}, secret_fields=("key",))
+
+
 @probe.get("/ships/<id:ship_id>", may="tasks:read", reply=VersionedView, etag=True)
 def get_ship(call: Call, ship_id: str) -> dict[str, Any]:
     """A ship in its third version."""

@@ -40,8 +40,20 @@ def gate() -> Iterator[probe.Gate]:
     probe.gate = probe.Gate()
 
 
-def post(client: FlaskClient, headers: dict[str, str], key: str = "k", name: str = "a", **body: Any) -> TestResponse:
-    return client.post("/api/v1/ships", json={"name": name, **body}, headers={**headers, "Idempotency-Key": key})
+ONE_TRANSACTION, OWN_TRANSACTIONS = "/api/v1/ships", "/api/v1/voyages"
+BOTH = pytest.mark.parametrize("path", [ONE_TRANSACTION, OWN_TRANSACTIONS])
+
+
+def post(
+    client: FlaskClient,
+    headers: dict[str, str],
+    key: str = "k",
+    *,
+    name: str = "a",
+    path: str = ONE_TRANSACTION,
+    **body: Any,
+) -> TestResponse:
+    return client.post(path, json={"name": name, **body}, headers={**headers, "Idempotency-Key": key})
 
 
 def ships(database: Database) -> int:
@@ -49,10 +61,11 @@ def ships(database: Database) -> int:
         return tx.conn.scalar(select(func.count()).where(principals.c.role == "viewer")) or 0
 
 
+@BOTH
 def test_the_same_request_again_gets_the_stored_answer(
-    client: FlaskClient, headers: dict[str, str], database: Database
+    client: FlaskClient, headers: dict[str, str], database: Database, path: str
 ) -> None:
-    first, second = post(client, headers), post(client, headers)
+    first, second = post(client, headers, path=path), post(client, headers, path=path)
     assert (first.status_code, "Idempotency-Replayed" in first.headers) == (201, False)
     assert (second.status_code, second.headers["Idempotency-Replayed"]) == (201, "true")
     assert second.headers["Location"] == first.headers["Location"]
@@ -80,9 +93,10 @@ def test_the_order_of_fields_in_the_body_does_not_matter(client: FlaskClient, he
         assert answer.status_code == 201
 
 
-def test_another_body_under_the_same_key_is_refused(client: FlaskClient, headers: dict[str, str]) -> None:
-    post(client, headers)
-    response = post(client, headers, name="b")
+@BOTH
+def test_another_body_under_the_same_key_is_refused(client: FlaskClient, headers: dict[str, str], path: str) -> None:
+    post(client, headers, path=path)
+    response = post(client, headers, name="b", path=path)
     assert response.status_code == 422
     assert response.json is not None
     assert response.json["error"]["details"]["field"] == "Idempotency-Key"
@@ -103,9 +117,10 @@ def test_a_key_belongs_to_one_path_in_both_its_forms(client: FlaskClient, header
     assert "Idempotency-Replayed" not in client.post("/api/v0/ships", json={"name": "b"}, headers=again).headers
 
 
-def test_a_failed_request_leaves_its_key_free(client: FlaskClient, headers: dict[str, str]) -> None:
-    assert post(client, headers, crew=0).status_code == 409
-    assert post(client, headers, crew=1).status_code == 201
+@BOTH
+def test_a_failed_request_leaves_its_key_free(client: FlaskClient, headers: dict[str, str], path: str) -> None:
+    assert post(client, headers, path=path, crew=0).status_code == 409
+    assert post(client, headers, path=path, crew=1).status_code == 201
 
 
 def test_a_key_is_forgotten_after_its_time(
@@ -127,6 +142,37 @@ def test_a_key_that_is_no_key_is_a_bad_request(client: FlaskClient, headers: dic
 
 def test_an_endpoint_that_is_not_idempotent_ignores_the_header(client: FlaskClient, headers: dict[str, str]) -> None:
     assert client.get("/api/v1/numbers", headers={**headers, "Idempotency-Key": "ä"}).status_code == 200
+
+
+def test_work_without_one_transaction_takes_its_key_first(
+    app: Flask, headers: dict[str, str], database: Database, gate: probe.Gate
+) -> None:
+    gate.may_leave.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, app.test_client(), headers, path=OWN_TRANSACTIONS)
+        assert gate.entered.wait(30)
+        assert post(app.test_client(), headers, path=OWN_TRANSACTIONS).status_code == 409
+        gate.may_leave.set()
+        assert first.result(30).status_code == 201
+    assert post(app.test_client(), headers, path=OWN_TRANSACTIONS).headers["Idempotency-Replayed"] == "true"
+    assert ships(database) == 1
+
+
+class BrokenGate(probe.Gate):
+    def pass_through(self) -> None:
+        raise RuntimeError("the process dies here")
+
+
+def test_a_key_taken_by_a_process_that_died_is_free_again_in_the_end(
+    client: FlaskClient, headers: dict[str, str], gate: probe.Gate, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "release_answer", lambda _tx, _which: None)
+    probe.gate = BrokenGate()
+    assert post(client, headers, path=OWN_TRANSACTIONS).status_code == 500
+    probe.gate = gate
+    assert post(client, headers, path=OWN_TRANSACTIONS).status_code == 409
+    clock.advance(service.RESERVED_SECONDS)
+    assert post(client, headers, path=OWN_TRANSACTIONS).status_code == 201
 
 
 def test_two_at_once_are_done_once(app: Flask, headers: dict[str, str], database: Database, gate: probe.Gate) -> None:

@@ -59,7 +59,7 @@ def find_answer(tx: Transaction, which: StoredKey) -> StoredAnswer | None:
     return None if row is None else StoredAnswer(row.body_hash, row.status, row.headers, row.body)
 
 
-def put_answer(tx: Transaction, which: StoredKey, answer: StoredAnswer, expires_at: datetime) -> None:
+def delete_answer(tx: Transaction, which: StoredKey) -> None:
     tx.conn.execute(
         delete(idempotency_keys).where(
             idempotency_keys.c.principal_id == which.principal_id,
@@ -67,6 +67,10 @@ def put_answer(tx: Transaction, which: StoredKey, answer: StoredAnswer, expires_
             idempotency_keys.c.key == which.key,
         )
     )
+
+
+def put_answer(tx: Transaction, which: StoredKey, answer: StoredAnswer, expires_at: datetime) -> None:
+    delete_answer(tx, which)
     tx.conn.execute(
         insert(idempotency_keys).values(
             principal_id=which.principal_id,

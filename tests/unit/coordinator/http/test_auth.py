@@ -11,6 +11,7 @@ from typing import Any
 import jwt
 import pytest
 from flask import Flask
+from pydantic import SecretStr
 from werkzeug.datastructures import Headers
 
 from coordinator.config import Settings
@@ -30,7 +31,7 @@ def clock() -> FrozenClock:
 
 @pytest.fixture
 def tokens(clock: FrozenClock) -> Iterator[Tokens]:
-    settings = Settings(secret_key="the secret of these tests")  # type: ignore[arg-type]
+    settings = Settings(secret_key=SecretStr("the secret of these tests"))
     nothing: Any = None
     resources = Resources(settings, nothing, clock, nothing, nothing, nothing)
     app = Flask(__name__)
