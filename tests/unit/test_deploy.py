@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import flower.options
 import pytest
-import typer.main
 import yaml
 from pydantic_settings import BaseSettings
 
@@ -24,6 +21,7 @@ from coordinator.app import domain_slices
 from coordinator.http.slice import Endpoint
 from coordinator.http.sockets import WS
 from scripts.reference_pages import described_variables
+from tests.commands import refusal_of
 from worker.daemon import CREDENTIAL_VOID
 
 ROOT = Path(__file__).parents[2]
@@ -51,34 +49,11 @@ def _is_known(variable: str) -> bool:
     return variable in known or (variable.startswith(PREFIX) and variable.removesuffix("_FILE") in known)
 
 
-def _refusal(command: Sequence[str]) -> str | None:
-    """Why these words are no command of ours; None when they are one."""
-    program, *words = command
-    if program == "celery":
-        found = {entry.name for entry in entry_points(group="celery.commands")}
-        return None if words == ["flower"] and "flower" in found else f"{words} is no command of celery"
-    app = importlib.import_module(f"{program}.cli.root" if program == "coordinator" else f"{program}.cli").app
-    # What --help leaves out does not matter here: parsing alone finds unknown commands, options and missing values.
-    try:
-        _parse(typer.main.get_command(app), program, words)
-    except Exception as error:  # noqa: BLE001 - whatever the parser says is the answer
-        return f"{' '.join(command)}: {error}"
-    return None
-
-
-def _parse(command: Any, name: str, words: list[str]) -> None:
-    with command.make_context(name, list(words)) as context:
-        if not hasattr(command, "resolve_command"):
-            return
-        below, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
-        _parse(found, below, rest)
-
-
 @pytest.mark.parametrize(
     "words", ["coordinator serv", "coordinator serve --port 1", "worker start --slots many", "celery beat"]
 )
 def test_a_command_that_does_not_exist_is_refused(words: str) -> None:
-    assert _refusal(words.split()) is not None
+    assert refusal_of(words.split()) is not None
 
 
 def test_a_variable_that_does_not_exist_is_unknown() -> None:
@@ -108,9 +83,7 @@ def test_the_example_says_what_each_of_our_variables_is_for() -> None:
 
 
 @pytest.mark.parametrize("settings", [COORDINATOR, WORKER], ids=["coordinator", "worker"])
-def test_the_example_shows_the_defaults(
-    settings: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_shows_the_defaults(settings: type[BaseSettings], monkeypatch: pytest.MonkeyPatch) -> None:
     plain = settings()
     for name, shown in _example().items():
         # An empty value stands for "not given", which is what the variable's absence says.
@@ -137,7 +110,7 @@ def test_compose_has_every_part_of_an_installation() -> None:
 
 
 def test_compose_runs_commands_that_exist() -> None:
-    assert [refusal for one in _ours().values() if (refusal := _refusal(one["command"]))] == []
+    assert [refusal for one in _ours().values() if (refusal := refusal_of(one["command"]))] == []
 
 
 def test_compose_sets_variables_that_exist() -> None:
@@ -246,7 +219,7 @@ def _last_stage() -> Sequence[Instruction]:
 
 def test_the_image_starts_a_command_that_exists() -> None:
     (command,) = [yaml.safe_load(one.rest) for one in _last_stage() if one.name == "CMD"]
-    assert _refusal(command) is None
+    assert refusal_of(command) is None
 
 
 def test_the_image_sets_variables_that_exist() -> None:
@@ -312,7 +285,7 @@ def test_there_is_a_unit_for_each_part() -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=UNIT_NAMES)
 def test_units_run_commands_that_exist(unit: Path) -> None:
-    assert [refusal for command in _commands(unit) if (refusal := _refusal(command))] == []
+    assert [refusal for command in _commands(unit) if (refusal := refusal_of(command))] == []
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=UNIT_NAMES)
