@@ -35,7 +35,7 @@ class Waiter(Protocol):
 def read(tx: Transaction, space: str, kind: str, job_id: str, *, after: int, limit: int) -> Timeline:
     """The events behind sequence number `after`, at most `limit`."""
     # The state is read before the events: an end that comes between the two reads is told the next time.
-    job = queue.views(tx, [job_id]).get(job_id)
+    job = queue.standing(tx, job_id)
     if job is None or job.space != space or job.kind != kind:
         raise NotFound(f"there is no such {kind}", id=job_id)
     events = queue.events_after(tx, job_id, after, limit)
