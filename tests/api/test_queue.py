@@ -17,7 +17,10 @@ from shared.clock import FrozenClock
 from shared.errors import StateConflict
 from tests.factories.fleet import TestNode, job_of, new_job, place_all, submit
 
-FAILED: dict[str, Any] = {"error": {"code": "EXIT_NONZERO", "message": "exit code 3", "retryable": True}, "exit_code": 3}
+FAILED: dict[str, Any] = {
+    "error": {"code": "EXIT_NONZERO", "message": "exit code 3", "retryable": True},
+    "exit_code": 3,
+}
 
 
 @pytest.fixture

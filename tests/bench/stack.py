@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import psycopg
 
 from coordinator.store.database import normalise
@@ -95,7 +96,6 @@ def running(**settings: str) -> Iterator[Stack]:
         **settings,
     }
     subprocess.run([BIN / "coordinator", "db", "upgrade"], env=env, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([BIN / "coordinator", "admin", "create"], env=env, check=True, stdout=subprocess.DEVNULL)
     http = httpx.Client(base_url=url, timeout=60)
     stack = Stack(url, database_url, redis, http, env, directory)
     try:
@@ -122,17 +122,14 @@ def _is_ready(http: httpx.Client) -> bool:
         return False
 
 
-def cpu_seconds(children: list[Child]) -> float:
-    """CPU time used so far by these processes and all they started."""
-    import psutil
-
-    total = 0.0
-    for child in children:
+def cpu_seconds(stack: Stack) -> dict[str, float]:
+    """CPU seconds used so far by each part and all it started."""
+    used: dict[str, float] = {}
+    for child in stack.children:
         process = psutil.Process(child.pid)
-        for one in [process, *process.children(recursive=True)]:
-            used = one.cpu_times()
-            total += used.user + used.system
-    return total
+        family = [one.cpu_times() for one in [process, *process.children(recursive=True)]]
+        used[child.log.stem] = sum(one.user + one.system for one in family)
+    return used
 
 
 def as_json(value: Any) -> str:

@@ -18,11 +18,11 @@ def measure(stack: Stack, *, count: int, rounds: int) -> dict[str, Any]:
     _run(stack, agent, min(count, BULK))
     peers = [_peer(stack, count)]
     ours: list[float] = []
-    cpu: list[float] = []
+    cpu: list[dict[str, float]] = []
     for _ in range(rounds):
-        before = cpu_seconds(stack.children)
+        before = cpu_seconds(stack)
         ours.append(_run(stack, agent, count))
-        cpu.append((cpu_seconds(stack.children) - before) / count * 1e6)
+        cpu.append({part: (used - before[part]) / count * 1e6 for part, used in cpu_seconds(stack).items()})
         peers.append(_peer(stack, count))
     ratios = [rate / statistics.mean(peers[n : n + 2]) for n, rate in enumerate(ours)]
     return {
@@ -31,7 +31,7 @@ def measure(stack: Stack, *, count: int, rounds: int) -> dict[str, Any]:
         "celery_per_second": [round(rate) for rate in peers],
         "ratios": [round(ratio, 2) for ratio in ratios],
         "ratio": round(statistics.median(ratios), 2),
-        "our_cpu_us_per_job": round(statistics.median(cpu)),
+        "our_cpu_us_per_job": {part: round(statistics.median(run[part] for run in cpu)) for part in cpu[0]},
     }
 
 
