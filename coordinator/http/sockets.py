@@ -104,6 +104,8 @@ class SocketEdge:
         self._query = None if endpoint.query is None else QueryReader(endpoint.query)
 
     def __call__(self, **path_args: str) -> Response:
+        if request.method != "GET":
+            raise BadRequest("a WebSocket is opened with GET")
         settings = self._resources.settings
         _refuse_other_origins()
         refusal = _refusal(settings)
@@ -179,7 +181,8 @@ class Entrance:
 def _refuse_other_origins() -> None:
     """A page of another site may not use a visitor's browser to connect here."""
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+    # Host names alone: proxies (and some clients) leave the port out of the Host header.
+    if origin is not None and urlsplit(origin).hostname != urlsplit(f"//{request.host}").hostname:
         raise Forbidden("a page of another origin may not open sockets here", origin=origin)
 
 

@@ -30,7 +30,10 @@ def wait_for_events(resources: Resources, job_id: str, after: int, limit: int, s
 
 
 def wait_for_news(resources: Resources, job_id: str, after: int, seconds: float) -> float:
-    """Wait until the job's timeline goes on behind `after`, or for so many seconds; answers how many it were."""
+    """Wait until the job's timeline goes on behind `after`, or for so many seconds; answers how many it were.
+
+    When the process is stopping the answer is all of them, whatever the clock says: nobody is to wait again.
+    """
     began = time.monotonic()
     with _place(resources) as news:
 
@@ -43,7 +46,7 @@ def wait_for_news(resources: Resources, job_id: str, after: int, seconds: float)
             news.wait(seconds)
         finally:
             leave()
-    return time.monotonic() - began
+    return seconds if _released else time.monotonic() - began
 
 
 def release_all() -> None:
