@@ -109,9 +109,12 @@ class TestLogIn:
         make_person(database, name="keyless")
         counted: list[str] = []
         real = Passwords.matches
-        monkeypatch.setattr(
-            Passwords, "matches", lambda self, stored, given: (counted.append(given), real(self, stored, given))[1]
-        )
+
+        def counting(self: Passwords, stored: str | None, given: str) -> bool:
+            counted.append(given)
+            return real(self, stored, given)
+
+        monkeypatch.setattr(Passwords, "matches", counting)
         client.post("/api/v1/auth/login", json={"email": user, "password": "wrong"})
         assert len(counted) == verifications
 

@@ -191,7 +191,7 @@ class TestDocumentation:
 
 class TestNudge:
     def test_it_reaches_whoever_listens(self, redis: redis_library.Redis) -> None:
-        listener = redis.pubsub(ignore_subscribe_messages=True)
+        listener = redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         listener.subscribe(NUDGE_CHANNEL)
         while listener.get_message(timeout=5) is not None:
             pass
@@ -205,7 +205,12 @@ class TestNudge:
         nowhere = redis_library.Redis(host="127.0.0.1", port=1)
         tries: list[str] = []
         real = nowhere.publish
-        monkeypatch.setattr(nowhere, "publish", lambda *given: (tries.append(given[1]), real(*given)))
+
+        def counting(channel: str, message: str) -> Any:
+            tries.append(message)
+            return real(channel, message)
+
+        monkeypatch.setattr(nowhere, "publish", counting)
         nudge = Nudge(nowhere)
         nudge("one")
         nudge("two")
