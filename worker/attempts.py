@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -48,6 +48,8 @@ class Attempt:
         self.since = time.monotonic()
         self.stopping = threading.Event()
         self.lines: Lines | None = None
+        self.computer: Mapping[str, Any] | None = None
+        """What it runs in, as its report will say."""
         self._reason: Stop | None = None
         self._end_now: Callable[[], None] | None = None
         self._deadline: threading.Timer | None = None

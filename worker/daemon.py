@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -239,9 +240,11 @@ class Daemon:
         return code
 
     def _finish(self, why: str) -> None:
+        began = time.monotonic()
         try:
             self._end_attempts(Stop.kill if why == "void" else Stop.hand_back)
             self._end_loops()
+            log.info("node_stopped", why=why, seconds=round(time.monotonic() - began, 2))
         finally:
             self._told.put("finished")
 

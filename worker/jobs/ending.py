@@ -39,7 +39,6 @@ class Ending:
     exit_code: int | None = None
     result: Any = None
     usage: Mapping[str, Any] | None = None
-    computer: Mapping[str, Any] | None = None
 
     def report(self, attempt: Attempt) -> Report:
         return Report(
@@ -51,7 +50,7 @@ class Ending:
             error=dict(self.error) if self.error else None,
             result=self.result,
             usage=dict(self.usage) if self.usage else None,
-            computer=dict(self.computer) if self.computer else None,
+            computer=dict(attempt.computer) if attempt.computer else None,
         )
 
 

@@ -34,7 +34,8 @@ COMMAND = "/bin/sh"
 PYTHON = "python3 -u"
 
 _PLACE = (
-    'mkdir -p "$WORK/.job" && cat > "$WORK/.job/script" || {{ echo "the script could not be stored" >&2; exit 126; }}; '
+    'mkdir -p "$WORK/.job" "$WORK/input" "$WORK/artifacts" && cat > "$WORK/.job/script" '
+    '|| {{ echo "the script could not be stored" >&2; exit 126; }}; '
     'exec {interpreter} "$WORK/.job/script" < /dev/null'
 )
 """The script comes in on stdin and is stored before it starts: one call into the computer instead of two, no limit of
@@ -99,6 +100,11 @@ class Script:
     def _run(self, attempt: Attempt, scratch: Path) -> Ending:
         attempt.phase = "creating"
         computer = self._computers.rent(attempt, spec_of(attempt, self._computers.driver.name))
+        attempt.computer = {
+            "driver": self._computers.driver.name,
+            "isolation": computer.isolation.kind.name,
+            "image": computer.spec.image or self._computers.default_image,
+        }
         attempt.check()
         bytes_in = place_inputs(self._files, attempt, computer, scratch)
         attempt.check()
@@ -115,15 +121,7 @@ class Script:
             **_used(computer),
         }
         ending, bytes_out = self._collect(attempt, computer, told, lines, scratch)
-        return replace(
-            ending,
-            usage={**usage, "bytes_out": bytes_out},
-            computer={
-                "driver": self._computers.driver.name,
-                "isolation": computer.isolation.kind.name,
-                "image": computer.spec.image or self._computers.default_image,
-            },
-        )
+        return replace(ending, usage={**usage, "bytes_out": bytes_out})
 
     def _exec(self, attempt: Attempt, computer: Computer, lines: AttemptLog) -> tuple[ExecResult, Budget]:
         budget = Budget(self._limits().max_log_bytes)
