@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from coordinator.domains.identity.rights import Role
+from coordinator.domains.tasks.service import tasks
 from coordinator.resources import Resources
 from shared.ids import new_id
 from tests.factories.fleet import TestNode, job_of, place_all
@@ -271,6 +274,22 @@ class TestDeleteAgent:
         operator.task(agent_id=agent["id"])
         assert refused(operator.delete(f"/agents/{agent['id']}"), 409)["unfinished"] == 1
         assert operator.get(f"/agents/{agent['id']}").status_code == 200
+
+    def test_it_cannot_go_while_work_is_accepted_for_it(
+        self, app: Flask, operator: Person, resources: Resources
+    ) -> None:
+        agent = operator.agent()
+        answers: list[TestResponse] = []
+        other = Person(app.test_client(), operator.headers, operator.id, operator.name)
+        deleting = threading.Thread(target=lambda: answers.append(other.delete(f"/agents/{agent['id']}")))
+        with resources.database.write() as tx:
+            body = {"title": "t", "instructions": "true", "agent_id": agent["id"]}
+            tasks.create(tx, resources, body, space="default", by=operator.id)
+            deleting.start()
+            deleting.join(0.3)
+            assert deleting.is_alive(), "the deletion did not wait for the task to be accepted"
+        deleting.join(30)
+        assert refused(answers[0], 409)["unfinished"] == 1
 
     def test_force_cancels_that_work(self, operator: Person, node: TestNode, resources: Resources) -> None:
         agent = operator.agent(runtime="echo")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from werkzeug.test import TestResponse
 from coordinator.config import Settings
 from coordinator.domains.identity.rights import Role
 from coordinator.domains.tasks.service import files as file_service
+from coordinator.domains.tasks.service import tasks
 from coordinator.domains.tasks.storage import LocalStorage
 from coordinator.resources import Resources
 from shared.clock import FrozenClock
@@ -259,6 +261,22 @@ class TestDelete:
         assert refused(operator.delete(f"/files/{file['id']}"), 409)["unfinished"] == 1
         run_one(resources, node)
         assert operator.delete(f"/files/{file['id']}").status_code == 204
+
+    def test_it_cannot_go_while_work_is_accepted_with_it(
+        self, app: Flask, operator: Person, resources: Resources
+    ) -> None:
+        file = operator.file()
+        answers: list[TestResponse] = []
+        other = Person(app.test_client(), operator.headers, operator.id, operator.name)
+        deleting = threading.Thread(target=lambda: answers.append(other.delete(f"/files/{file['id']}")))
+        with resources.database.write() as tx:
+            body = {"title": "t", "input_files": [file["id"]]}
+            tasks.create(tx, resources, body, space="default", by=operator.id)
+            deleting.start()
+            deleting.join(0.3)
+            assert deleting.is_alive(), "the deletion did not wait for the task to be accepted"
+        deleting.join(30)
+        assert refused(answers[0], 409)["unfinished"] == 1
 
     def test_a_storage_that_fails_does_not_bring_the_file_back(
         self, operator: Person, resources: Resources, monkeypatch: pytest.MonkeyPatch

@@ -349,6 +349,14 @@ class TestUpdateTask:
         cleared = told(operator.patch(f"/tasks/{task['id']}", {"retry": None, "placement": None}))
         assert (cleared["retry"]["max_attempts"], cleared["placement"]["group"]) == (4, None)
 
+    def test_new_words_keep_the_computer_it_was_accepted_with(self, operator: Person, resources: Resources) -> None:
+        agent = operator.agent(computer={"memory_mb": 1024})
+        task = operator.task(agent_id=agent["id"])
+        told(operator.patch(f"/agents/{agent['id']}", {"computer": {"memory_mb": 64}}))
+        told(operator.patch(f"/tasks/{task['id']}", {"title": "t", "instructions": "echo 2"}))
+        spec = job_of(resources, task["id"]).spec
+        assert (spec["script"], spec["computer"]["memory_mb"]) == ("echo 2", 1024)
+
     def test_what_runs_keeps_its_instructions(
         self, operator: Person, agent: dict[str, Any], node: TestNode, resources: Resources
     ) -> None:

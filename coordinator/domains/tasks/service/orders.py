@@ -75,13 +75,8 @@ class Recipe:
 
     def task(self, task: TaskFacts, inputs: Sequence[Mapping[str, Any]]) -> Order:
         """A task's job: the instructions are the script; an echo agent answers them."""
-        if not self.has_computer:
-            answer = {"title": task.title, "instructions": task.instructions}
-            return self._order(task.requested, kind="task", input=answer, input_files=list(inputs))
-        if not task.instructions.strip():
-            name, runtime = self.agent.name, self.agent.runtime
-            raise fault("instructions", f"must not be empty: agent {name} runs them as a {runtime} script")
-        return self._order(task.requested, kind="task", script=task.instructions, input_files=list(inputs))
+        spec = respelled(self._spec, task)
+        return self._order(task.requested, spec, kind="task", input_files=list(inputs))
 
     def execution(
         self,
@@ -95,17 +90,36 @@ class Recipe:
         asked = options.get("timeout")
         timeout = self._timeout if asked is None else min(asked / 1000, self._timeout)
         return self._order(
-            requested, kind="execution", script=script, input=rest, input_files=list(inputs), timeout_seconds=timeout
+            requested,
+            self._spec,
+            kind="execution",
+            script=script,
+            input=rest,
+            input_files=list(inputs),
+            timeout_seconds=timeout,
         )
 
-    def _order(self, requested: Mapping[str, Any], **spec: Any) -> Order:
+    def _order(self, requested: Mapping[str, Any], base: Mapping[str, Any], **spec: Any) -> Order:
         has_retry, has_placement = requested.get("retry"), requested.get("placement")
         return Order(
-            spec={**self._spec, **spec},
+            spec={**base, **spec},
             retry=_retry(self.agent.retry, requested, self._settings) if has_retry else self._retry,
             needs=needs_of(self.agent, requested) if has_placement else self._needs,
             takes_slot=self.has_computer,
         )
+
+
+def respelled(spec: Mapping[str, Any], task: TaskFacts) -> Mapping[str, Any]:
+    """A task's spec with its title and instructions as they are now; without an agent there is nothing to spell."""
+    runtime = spec.get("runtime")
+    if runtime is None:
+        return spec
+    if runtime not in agents.NEEDS_COMPUTER:
+        return {**spec, "input": {"title": task.title, "instructions": task.instructions}}
+    if not task.instructions.strip():
+        reason = f"must not be empty: agent {spec['agent']} runs them as a {runtime} script"
+        raise fault("instructions", reason)
+    return {**spec, "script": task.instructions}
 
 
 def for_nobody(

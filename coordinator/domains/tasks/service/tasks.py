@@ -292,27 +292,45 @@ def _amend(tx: Transaction, resources: Resources, whole: WholeTask, task: Task, 
         if body["deadline"] is not None and body["deadline"] <= tx.now:
             raise orders.fault("deadline", "must be in the future")
         asked["deadline_at"] = body["deadline"]
-    agent_id = body.get("agent_id", job.agent_id)
-    if agent_id != job.agent_id:
-        asked["agent_id"] = agent_id
-    remade = {"title", "instructions", "retry", "placement"} & body.keys() and job.state is JobState.queued
-    if "agent_id" in asked or remade:
-        asked |= _remade(tx, task, job, agent_id, resources.settings)
+    if body.get("agent_id", job.agent_id) != job.agent_id:
+        order = _reordered(tx, task, job, body["agent_id"], resources.settings)
+        asked |= {"agent_id": body["agent_id"], "spec": order.spec, "takes_slot": order.takes_slot}
+        asked |= {"retry": order.retry, "needs": order.needs}
+    elif job.state is JobState.queued:
+        asked |= _respelled(tx, task, job, body, resources.settings)
     if asked:
         queue.amend(tx, resources, task.id, **asked)
 
 
-def _remade(tx: Transaction, task: Task, job: JobView, agent_id: str | None, settings: Settings) -> dict[str, Any]:
+def _respelled(
+    tx: Transaction, task: Task, job: JobView, body: Mapping[str, Any], settings: Settings
+) -> dict[str, Any]:
+    """What changes for the same agent; what the task took over from it when it was accepted stays."""
+    asked: dict[str, Any] = {}
+    if {"title", "instructions"} & body.keys():
+        spec = orders.respelled(job.spec, _facts(task))
+        asked |= {"spec": spec} if spec != job.spec else {}
+    if {"retry", "placement"} & body.keys():
+        order = _reordered(tx, task, job, job.agent_id, settings)
+        asked |= {"retry": order.retry} if "retry" in body else {}
+        asked |= {"needs": order.needs} if "placement" in body else {}
+    return asked
+
+
+def _reordered(tx: Transaction, task: Task, job: JobView, agent_id: str | None, settings: Settings) -> orders.Order:
     agent = _agent(agent_id, agents.find_to_use(tx, job.space, {agent_id} if agent_id else set()))
-    order = _order(task, job, agent, settings)
-    return {"spec": order.spec, "retry": order.retry, "needs": order.needs, "takes_slot": order.takes_slot}
+    return _order(task, job, agent, settings)
 
 
 def _order(task: Task, job: JobView, agent: Agent | None, settings: Settings) -> orders.Order:
     files = job.spec.get("input_files", ())
     if agent is None:
         return orders.for_nobody(KIND, task.requested, files, settings)
-    return Recipe(agent, settings).task(TaskFacts(task.title, task.instructions, task.requested), files)
+    return Recipe(agent, settings).task(_facts(task), files)
+
+
+def _facts(task: Task) -> TaskFacts:
+    return TaskFacts(task.title, task.instructions, task.requested)
 
 
 def _close(
