@@ -47,10 +47,6 @@ class CommandComputer(ABC):
     def _oom_kills_after(self, *, suspicious: bool) -> int | None:
         """The same once the command ended; a driver may spend more on the answer when it looks like one."""
 
-    def _worth_a_last_look(self, outcome: Outcome) -> bool:
-        """Whether the disk is measured once more at the end, where that is not free."""
-        return True
-
     @abstractmethod
     def put_files(self, files: Sequence[InputFile]) -> None: ...
 
@@ -79,8 +75,7 @@ class CommandComputer(ABC):
         started = self._entry().start(argv, environment, with_stdin=stdin is not None)
         with DiskWatch(self._disk_used, self.spec.disk_mb * 1024 * 1024) as watch:
             outcome = supervise(started, output, Terms(timeout_seconds, cancel, grace_seconds, watch.over), stdin)
-            if self._worth_a_last_look(outcome):
-                watch.look()
+            watch.look()
         end = ExecEnd.disk_limit if watch.over.is_set() and outcome.end is ExecEnd.exited else outcome.end
         return _result(outcome, end, output, oom=self._had_oom(oom_before, outcome))
 

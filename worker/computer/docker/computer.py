@@ -29,7 +29,7 @@ from worker.computer.docker.making import Made
 from worker.computer.docker.removal import remove_container, remove_volume
 from worker.computer.docker.view import InsideView, View, host_view
 from worker.computer.running import CommandComputer
-from worker.computer.supervise import Entry, Outcome
+from worker.computer.supervise import Entry
 
 _NOT_FOUND = 404
 _CONFLICT = 409
@@ -37,7 +37,6 @@ _KEEPERS = 2
 """Processes of a container at rest: the init and the keeper."""
 _PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.01
-_SHORT_MS = 500
 
 
 class DockerComputer(CommandComputer):
@@ -105,9 +104,6 @@ class DockerComputer(CommandComputer):
         kills = self._view.oom_kills()
         self._known_oom_kills = max(self._known_oom_kills, kills or 0)
         return kills
-
-    def _worth_a_last_look(self, outcome: Outcome) -> bool:
-        return self._view.cheap or outcome.duration_ms > _SHORT_MS
 
     # -- processes
 

@@ -23,15 +23,14 @@ from worker.computer.contract import (
     LimitTooHigh,
 )
 from worker.computer.docker.computer import DockerComputer
-from worker.computer.docker.engine import Engine, EngineError
+from worker.computer.docker.engine import Engine
 from worker.computer.docker.holders import Holders
 from worker.computer.docker.images import Images
-from worker.computer.docker.making import Maker
+from worker.computer.docker.making import Maker, has_bridge
 from worker.computer.docker.recipe import COMPUTER, HOLDER, KIND, MIB, Identity
 from worker.computer.docker.removal import remove_container, remove_volume
 from worker.computer.names import check_id
 
-_NOT_FOUND = 404
 _PROBE_SECONDS = 30.0
 
 
@@ -143,18 +142,9 @@ class DockerDriver:
         found |= {feature for key, feature in _BY_INFO.items() if info.get(key)}
         if any("seccomp" in str(option) for option in info.get("SecurityOptions") or ()):
             found.add(Feature.seccomp)
-        if self._has_bridge():
+        if has_bridge(self._engine):
             found.add(Feature.network_open)
         return frozenset(found)
-
-    def _has_bridge(self) -> bool:
-        try:
-            self._engine.get("/networks/bridge")
-        except EngineError as error:
-            if error.status_code == _NOT_FOUND:
-                return False
-            raise
-        return True
 
     def _daemon_info(self) -> Mapping[str, Any]:
         if self._daemon is None:

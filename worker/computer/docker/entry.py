@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from worker.computer.supervise import OutputSource
 
 _KILLED = 137
 _GONE = (404, 409)
+_SECOND_LOOKS = (0.0, 0.05, 0.15)
 
 # Signals every process whose environment holds the marker, again and again until none is left. `tr` and `grep`
 # are in every image that has a shell worth the name; without them the caller's patience leads to kill_everything.
@@ -77,7 +79,7 @@ class ContainerEntry:
             raise self._told(error) from error
         return exec_id
 
-    def exit_code(self, exec_id: str) -> int | None:
+    def exit_code(self, exec_id: str, *, killed_by_us: bool = True) -> int | None:
         try:
             state = self._engine.get(_exec_path(exec_id, "json"))
         except EngineError as error:
@@ -85,7 +87,7 @@ class ContainerEntry:
         if state["Running"] or state["ExitCode"] is None:
             return None
         code = int(state["ExitCode"])
-        if code == _KILLED:
+        if code == _KILLED and not killed_by_us:
             self._check_alive()
         return code
 
@@ -113,12 +115,18 @@ class ContainerEntry:
             self._running -= 1
 
     def _check_alive(self) -> None:
-        try:
-            state = self._engine.get(container_path(self._container, "json"))["State"]
-        except EngineError as error:
-            raise self._told(error) from error
-        if not state["Running"]:
-            raise self._on_lost()
+        """A command that we did not kill died by SIGKILL: alone, or because all of the container did?
+
+        The daemon tells the end of a command before the end of the container that caused it, so ask some times.
+        """
+        for pause in _SECOND_LOOKS:
+            time.sleep(pause)
+            try:
+                state = self._engine.get(container_path(self._container, "json"))["State"]
+            except EngineError as error:
+                raise self._told(error) from error
+            if not state["Running"]:
+                raise self._on_lost()
 
     def _told(self, error: EngineError) -> Exception:
         return self._on_lost() if error.status_code in _GONE else error
@@ -136,6 +144,7 @@ class StartedExec:
         self._exec_id = exec_id
         self._sock = sock
         self._marker = marker
+        self._killed = False
         sock.setblocking(False)
         self.outputs: Sequence[OutputSource] = [OutputSource(sock.fileno(), FrameDecoder())]
         # Its own descriptor, because a selector wants one for reading and one for writing.
@@ -148,7 +157,7 @@ class StartedExec:
             self._sock.shutdown(socket.SHUT_WR)
 
     def exit_code(self) -> int | None:
-        return self._entry.exit_code(self._exec_id)
+        return self._entry.exit_code(self._exec_id, killed_by_us=self._killed)
 
     def settle(self) -> None:
         """What a command leaves in the background lives on until the computer goes."""
@@ -157,6 +166,7 @@ class StartedExec:
         self._entry.signal(self._marker, 15)
 
     def kill(self) -> None:
+        self._killed = True
         self._entry.signal(self._marker, 9)
 
     def kill_hard(self) -> None:

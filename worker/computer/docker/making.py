@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.computer.contract import ComputerError, ComputerSpec, Network
+from worker.computer.contract import ComputerError, ComputerSpec, DriverUnavailable, Network
 from worker.computer.docker.engine import Engine, EngineError, container_path
 from worker.computer.docker.holders import Holder, Holders
 from worker.computer.docker.images import Images
@@ -51,6 +51,8 @@ class Maker:
 
     def make(self, spec: ComputerSpec) -> Made:
         if spec.network is Network.open:
+            if not has_bridge(self._engine):
+                raise DriverUnavailable("the job wants an open network, and this Docker daemon has none to give")
             return self._create_or_adopt(spec, None)
         try:
             return self._make_with_holder(spec)
@@ -70,9 +72,16 @@ class Maker:
         container = self._create(spec, holder)
         if container is None:
             made = self._adopt(spec)
-            if holder is not None:
-                self._holders.give_back(holder)
-            return made
+            if made is not None:
+                if holder is not None:
+                    self._holders.give_back(holder)
+                return made
+            container = self._create(spec, holder)
+        if container is None:
+            raise ComputerError("a container of this name comes back again and again", computer=spec.id)
+        return self._start(spec, container, holder)
+
+    def _start(self, spec: ComputerSpec, container: str, holder: Holder | None) -> Made:
         try:
             self._engine.post(container_path(container, "start"))
             state = self._engine.get(container_path(container, "json"))["State"]
@@ -86,47 +95,63 @@ class Maker:
         """The new container, or None when one of that name exists."""
         image = spec.image or self._images.default
         labels = computer_labels(self._identity, spec)
-        body = computer_body(
-            spec,
-            image=image,
-            labels=labels,
-            network=network_mode(spec, holder.container if holder else None),
-            volume=self._images.work_volume(spec.id, image, labels),
-            runtime=self._runtime,
-        )
+        volume = self._images.work_volume(spec.id, image, labels)
+        network = network_mode(spec, holder.container if holder else None)
+        body = computer_body(spec, image=image, labels=labels, network=network, volume=volume, runtime=self._runtime)
         try:
-            return self._post(spec, body)
+            return self._post(spec, image, body)
         except EngineError as error:
             if error.status_code == _CONFLICT:
                 return None
+            self._drop(volume)
+            raise
+        except BaseException:
+            self._drop(volume)
+            raise
+
+    def _post(self, spec: ComputerSpec, image: str, body: Mapping[str, Any]) -> str:
+        name = {"name": container_name(spec.id)}
+        try:
+            return str(self._engine.post("/containers/create", name, body)["Id"])
+        except EngineError as error:
             if not (error.status_code == _NOT_FOUND and "no such image" in error.reason.lower()):
                 raise
         self._images.require(image)
-        return self._post(spec, body)
+        return str(self._engine.post("/containers/create", name, body)["Id"])
 
-    def _post(self, spec: ComputerSpec, body: Mapping[str, Any]) -> str:
-        return str(self._engine.post("/containers/create", {"name": container_name(spec.id)}, body)["Id"])
-
-    def _adopt(self, spec: ComputerSpec) -> Made:
+    def _adopt(self, spec: ComputerSpec) -> Made | None:
+        """The running container of an earlier try; a dead one is removed, its work began nothing that counts."""
         found = self._engine.get(container_path(container_name(spec.id), "json"))
         labels = found["Config"]["Labels"] or {}
         if not self._identity.owns(labels) or labels.get(COMPUTER) != spec.id:
             raise ComputerError(f"{container_name(spec.id)} exists and is not ours", computer=spec.id)
         container = str(found["Id"])
         if not found["State"]["Running"]:
-            # A corpse, or one that never started: its work is not worth more than a clean beginning.
             self._remove(container, spec)
-            raise ComputerError("an earlier try left a dead container; it was removed", computer=spec.id)
+            return None
         return Made(container, int(found["State"]["Pid"]), self._volume(spec), _nothing)
 
     def _remove(self, container: str, spec: ComputerSpec) -> None:
         remove_container(self._engine, container)
-        volume = self._volume(spec)
+        self._drop(self._volume(spec))
+
+    def _drop(self, volume: str | None) -> None:
         if volume is not None:
             remove_volume(self._engine, volume)
 
     def _volume(self, spec: ComputerSpec) -> str | None:
         return volume_name(spec.id) if spec.image and spec.image != self._images.default else None
+
+
+def has_bridge(engine: Engine) -> bool:
+    """Without its bridge a daemon would start the container all the same, with no network at all."""
+    try:
+        engine.get("/networks/bridge")
+    except EngineError as error:
+        if error.status_code == _NOT_FOUND:
+            return False
+        raise
+    return True
 
 
 def _nothing() -> None:

@@ -168,10 +168,14 @@ class ProcessDriver:
             self._why_no_sandbox = "bubblewrap (bwrap) is not installed"
             return
         said = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=False).stdout
+        # Root must first become somebody else: a sandbox of root's own would still be root to the kernel's files.
+        missing = [name for name in ("setpriv", "unshare") if shutil.which(name) is None] if os.geteuid() == 0 else []
+        if missing:
+            self._why_no_sandbox = f"root needs {' and '.join(missing)} (util-linux) to give up its rights"
+            return
         links, folders = machine_layout()
-        if os.geteuid() == 0 and shutil.which("setpriv") and shutil.which("unshare"):
-            yield Tools(Way.bwrap_as_root, bwrap_version(said), links, folders)
-        yield Tools(Way.bwrap, bwrap_version(said), links, folders)
+        way = Way.bwrap_as_root if os.geteuid() == 0 else Way.bwrap
+        yield Tools(way, bwrap_version(said), links, folders)
 
     def _fault_of(self, tools: Tools) -> str | None:
         spec = ComputerSpec(id=f"probe-{uuid.uuid4().hex[:12]}", memory_mb=64, pids=32)
