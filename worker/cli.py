@@ -70,9 +70,14 @@ def start(
     _configure_logs(settings)
     try:
         with Home(settings.node_home) as opened:
-            raise typer.Exit(_run(settings, opened))
+            code, is_clean = _run(settings, opened)
     except HomeError as error:
         raise _fail(str(error)) from None
+    if not is_clean:
+        # Python would wait for the threads of the pool, and one of them hangs. Its computer is gone already.
+        logging.shutdown()
+        os._exit(code or 1)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -135,7 +140,7 @@ def main() -> None:
     app()
 
 
-def _run(settings: Settings, home: Home) -> int:
+def _run(settings: Settings, home: Home) -> tuple[int, bool]:
     choice = _driver(settings, home)
     _say(f"computers: {choice.reason}")
     try:
@@ -144,7 +149,8 @@ def _run(settings: Settings, home: Home) -> int:
         choice.driver.close()
         raise
     _say(f"node {identity.name} ({identity.id}) of {identity.coordinator_url}")
-    return Daemon(settings, home=home, identity=identity, choice=choice, say=_say).run()
+    daemon = Daemon(settings, home=home, identity=identity, choice=choice, say=_say)
+    return daemon.run(), daemon.is_clean
 
 
 def _configure_logs(settings: Settings) -> None:

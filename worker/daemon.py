@@ -39,11 +39,16 @@ from worker.uplink import Uplink
 from worker.vitals import Vitals, software
 
 OK = 0
+BROKEN = 1
 CREDENTIAL_VOID = 3
+
+_CODES = {"void": CREDENTIAL_VOID, "broken": BROKEN}
+_LOOPS = frozenset({"uplink", "heartbeat", "fence", "ear", "log-lines", "recovery"})
 
 _FAREWELLS = {
     "stop": "stopping: what runs here is handed back",
     "drained": "drained: nothing runs here any more",
+    "broken": "a part of the node failed, see the log: what runs here is handed back",
     "void": "the coordinator no longer knows this node; enrol it anew with a fresh --home",
 }
 
@@ -66,9 +71,10 @@ class Daemon:
         self._choice = choice
         self._say = say
         self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.is_clean = False
+        """Whether every thread that ran a ticket has ended."""
         self._draining = False
         self._stopping = False
-        self._code = OK
         self.epoch = secrets.token_hex(8)
         self._vitals = Vitals(home.path)
         self._attempts = Attempts()
@@ -120,6 +126,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGUSR1, self._on_drain_signal)
+        threading.excepthook = self._on_thread_death
         self._start()
         while (told := self._told.get()) == "drain":
             self._begin_drain()
@@ -185,6 +192,13 @@ class Daemon:
     def _on_void(self) -> None:
         self._told.put("void")
 
+    def _on_thread_death(self, told: threading.ExceptHookArgs) -> None:
+        """A node that has lost one of its loops only looks alive: better to end, and to be started anew."""
+        name = told.thread.name if told.thread else "?"
+        log.error("thread_died", thread=name, exc_info=told.exc_value)
+        if name in _LOOPS:
+            self._told.put("broken")
+
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._told.put("stop")
 
@@ -230,14 +244,13 @@ class Daemon:
     def _stop(self, why: str) -> int:
         """End everything; a second signal meanwhile ends all grace."""
         self._stopping = self._draining = True
-        code = CREDENTIAL_VOID if why == "void" else OK
         self._say(_FAREWELLS[why])
         threading.Thread(target=self._finish, args=(why,), name="finish", daemon=True).start()
         while (told := self._told.get()) != "finished":
             if told == "stop":
                 for attempt in self._attempts.all():
                     attempt.hurry()
-        return code
+        return _CODES.get(why, OK)
 
     def _finish(self, why: str) -> None:
         began = time.monotonic()
@@ -261,7 +274,7 @@ class Daemon:
         self._shipper.close(_FLUSH_SECONDS)
         if not self._uplink.close(_FLUSH_SECONDS):
             log.warning("reports_not_sent", kept_in=str(self._home.journal))
-        self._ear.close(_STOP_LISTENING_SECONDS)
+        self.is_clean = self._ear.close(_STOP_LISTENING_SECONDS)
         self._pulse.close()
         self._fence.close()
         if len(self._attempts):

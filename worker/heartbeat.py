@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from shared.client.backoff import Backoff
+from shared.client.errors import Unreachable
 from shared.contracts.node import Heartbeat, HeartbeatReply
 from shared.errors import Forbidden, LongshoreError, Unauthenticated
 
@@ -94,7 +95,7 @@ class Pulse:
         """One beat; how long to wait until the next."""
         sent_at = time.monotonic()
         try:
-            reply = self._link.heartbeat(self._tell(), timeout=TIMEOUT)
+            reply = self._ask(self._tell())
         except Unauthenticated as error:
             log.error("credential_refused", error=error.message)
             self._on_void()
@@ -115,6 +116,13 @@ class Pulse:
             self._answered = max(self._answered, asked)
             self._changed.notify_all()
         return self._every * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - jitter, not a secret
+
+    def _ask(self, told: Heartbeat) -> HeartbeatReply:
+        try:
+            return self._link.heartbeat(told, timeout=TIMEOUT)
+        except (ValueError, TypeError, AttributeError) as error:
+            # Something in between answers in the coordinator's place.
+            raise Unreachable(f"the coordinator's answer makes no sense: {error}") from error
 
     def _say_missed(self, error: LongshoreError) -> None:
         self._is_heard = False

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import structlog
 
 from shared.client.backoff import Backoff, Interrupted, persist
+from shared.client.errors import Unreachable
 from shared.errors import LongshoreError
 from worker.attempts import Attempt
 
@@ -152,7 +153,7 @@ class LogShipper:
 
     def _send(self, batch: Sequence[_Line]) -> None:
         try:
-            stale = persist(lambda: self._link.send_lines(_told(batch)), stop=self._give_up, backoff=Backoff())
+            stale = persist(lambda: self._ask(batch), stop=self._give_up, backoff=Backoff())
         except Interrupted:
             log.warning("log_lines_not_sent", lines=len(batch))
         except LongshoreError as error:
@@ -160,6 +161,13 @@ class LogShipper:
         else:
             for attempt_id in stale:
                 self._on_stale(attempt_id)
+
+    def _ask(self, batch: Sequence[_Line]) -> list[str]:
+        try:
+            return self._link.send_lines(_told(batch))
+        except (ValueError, TypeError, AttributeError) as error:
+            # Something in between answers in the coordinator's place.
+            raise Unreachable(f"the coordinator's answer makes no sense: {error}") from error
 
 
 def _told(batch: Sequence[_Line]) -> list[dict[str, Any]]:

@@ -260,6 +260,9 @@ class Uplink:
                 self._faults = 0
                 raise _Fault(error.message) from error
             raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # Something in between answers in the coordinator's place.
+            raise Unreachable(f"the coordinator's answer makes no sense: {error}") from error
 
     def _send_apart(self, items: Sequence[_Claim | _Report], error: LongshoreError) -> None:
         """A batch that is refused as a whole has one bad item; find it, so that it takes no other with it."""

@@ -82,6 +82,9 @@ class Line:
         connection.sock.settimeout(timeout)
         connection.request(method, self._path + path, body=content, headers=self._headers)
         response = connection.getresponse()
+        if response.length is None and not response.chunked:
+            # http.client takes an answer that was cut off in its head for a whole one.
+            raise http.client.HTTPException("the answer does not say how long it is")
         answer = response.read()
         if response.will_close:
             self._drop()
