@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import random
 import threading
 from typing import Any
 from urllib.parse import urlsplit
@@ -136,6 +137,21 @@ class TestUpload:
         assert refused(operator.upload(b"x" * (3 * MIB + 1)), 413)["limit"] == 3 * MIB
         assert stored(resources) == []
         assert told(operator.upload(b"x" * (3 * MIB)), 201)["size"] == 3 * MIB
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            random.Random(1).randbytes(3 * MIB),
+            b"\n" + b"x" * (3 * MIB - 1),
+            b"\r" * (3 * MIB),
+            b"\r\n--" * (3 * MIB // 4),
+        ],
+        ids=["noise", "one line", "returns", "half a boundary"],
+    )
+    def test_whatever_is_in_it_comes_back(self, operator: Person, content: bytes) -> None:
+        file = operator.file(content)
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
+        assert operator.get(f"/files/{file['id']}/download").data == content
 
     def test_a_body_without_the_field_is_told_so(self, operator: Person) -> None:
         answer = operator.post("/files", **multipart(other=attached(b"x", "a")))

@@ -23,7 +23,8 @@ from shared.errors import BadRequest, Invalid, UnsupportedMediaType
 
 FIELD = "file"
 SPOOLED_BYTES = 256 * 1024
-MAX_FIELD_BYTES = 64 * 1024
+MAX_FIELD_BYTES = 1024 * 1024
+"""The most that is held in memory of one part. The parser counts its own buffer, several reads long, against it too."""
 MAX_PARTS = 16
 
 
