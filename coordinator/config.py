@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.queue.broker import parse_broker
+
 PREFIX = "LONGSHORE_"
 
 
@@ -92,6 +94,13 @@ class Settings(BaseSettings):
             host, _, port = part.strip().rpartition(":")
             if not host or not port.isdigit():
                 raise ValueError(f"{part!r} is not HOST:PORT")
+        return value
+
+    @field_validator("redis_url", "node_redis_url")
+    @classmethod
+    def _brokers(cls, value: str) -> str:
+        if value:
+            parse_broker(value)
         return value
 
     @cached_property

@@ -24,8 +24,9 @@ from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from coordinator.upkeep.assign_agents import assign_waiting
 from coordinator.upkeep.deadlines import expire_overdue
+from coordinator.upkeep.forgetting import forget
 from coordinator.upkeep.leases import lose_expired
-from coordinator.upkeep.silence import miss_silent_nodes, prune_vitals
+from coordinator.upkeep.silence import miss_silent_nodes
 from coordinator.upkeep.unclaimed import expire_unclaimed
 from shared.errors import LongshoreError
 from shared.queue.names import NUDGE_CHANNEL
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 BREATH_SECONDS = 0.005
 """Pause after a round of placement: what arrives meanwhile shares the next round's transaction."""
-PRUNE_SECONDS = 600.0
+FORGET_SECONDS = 60.0
 ASSIGN_BATCH = 100
 
 Duty = Callable[[Transaction], int]
@@ -52,7 +53,7 @@ class Dispatcher:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._term: Term | None = None
-        self._renew_at = self._sweep_at = self._prune_at = 0.0
+        self._renew_at = self._sweep_at = self._forget_at = 0.0
         self._due_at = float("inf")
 
     def run(self) -> None:
@@ -155,9 +156,9 @@ class Dispatcher:
             partial(expire_overdue, resources=self._resources),
             partial(self._relay.sweep, limits=self._limits),
         ]
-        if time.monotonic() >= self._prune_at:
-            self._prune_at = time.monotonic() + PRUNE_SECONDS
-            duties.append(partial(prune_vitals, resources=self._resources))
+        if time.monotonic() >= self._forget_at:
+            self._forget_at = time.monotonic() + FORGET_SECONDS
+            duties.append(partial(forget, resources=self._resources))
         return duties
 
     def _when(self, due: datetime | None) -> float:
@@ -178,7 +179,7 @@ class Dispatcher:
         """Turn nudges on the channel into wake-ups; without Redis the sweep interval wakes instead."""
         while not self._stop.is_set():
             try:
-                with self._resources.redis.pubsub(ignore_subscribe_messages=True) as channel:
+                with self._resources.redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
                     channel.subscribe(NUDGE_CHANNEL)
                     self._wake.set()
                     while not self._stop.is_set():

@@ -17,6 +17,7 @@ from coordinator.config import Settings
 from coordinator.domains.tasks.storage import Storage, make_storage
 from coordinator.store.database import Database
 from shared.clock import Clock, SystemClock
+from shared.queue.broker import parse_broker
 from shared.queue.names import LIVE_CHANNEL
 
 NUDGE_CHANNEL = "longshore:nudge"
@@ -111,9 +112,4 @@ def make_resources(settings: Settings, **overrides: Any) -> Resources:
 
 def connect_redis(url: str) -> redis.Redis:
     """A client that connects when first used and gives up soon."""
-    return redis.Redis.from_url(
-        url or LOCAL_REDIS,
-        socket_timeout=REDIS_TIMEOUT_SECONDS,
-        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
-        health_check_interval=30,
-    )
+    return parse_broker(url or LOCAL_REDIS).client(REDIS_TIMEOUT_SECONDS)

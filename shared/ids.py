@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import uuid
+from datetime import datetime
 
 _lock = threading.Lock()
 _last = 0
@@ -28,6 +29,12 @@ def new_id(now_ms: int | None = None) -> str:
 def new_ids(count: int) -> list[str]:
     """`count` increasing ids."""
     return [new_id() for _ in range(count)]
+
+
+def first_id_at(moment: datetime) -> str:
+    """The smallest id that could have been made at `moment`: a range of ids is a range of time."""
+    value = int(moment.timestamp() * 1000) << 80 | 0x7 << 76 | 0x2 << 62
+    return str(uuid.UUID(int=value))
 
 
 def is_id(text: str) -> bool:

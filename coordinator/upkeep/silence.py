@@ -1,4 +1,4 @@
-"""Nodes that are not heard of any more, and history that nobody needs any more."""
+"""Nodes that are not heard of any more."""
 
 from __future__ import annotations
 
@@ -10,8 +10,3 @@ from coordinator.store.database import Transaction
 def miss_silent_nodes(tx: Transaction, resources: Resources) -> int:
     """Put silent nodes offline; answers how many."""
     return fleet.miss(tx, resources)
-
-
-def prune_vitals(tx: Transaction, resources: Resources) -> int:
-    """Forget vitals that are older than the setting allows; answers how many points."""
-    return fleet.prune(tx, days=resources.settings.vitals_days)

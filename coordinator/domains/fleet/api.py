@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from coordinator.domains.fleet import schemas, service
+from coordinator.domains.fleet.gauges import gauges
 from coordinator.domains.fleet.store import Node
 from coordinator.domains.queue import service as queue
+from coordinator.domains.queue.gauges import gauges as queue_gauges
 from coordinator.http.actor import Actor, ActorKind
 from coordinator.http.auth import register_authenticator
+from coordinator.http.metrics import register_gauges
 from coordinator.http.slice import ENROL, NODE, Call, ListOf, Page, Reply, Slice
 from coordinator.store.database import Transaction
 from shared.clock import rfc3339
@@ -32,6 +35,8 @@ def _enrolment_actor(tx: Transaction, token: str) -> Actor | None:
     return Actor(id=row.id, kind=ActorKind.ENROLMENT, name="enrolment", credential_id=row.id) if row else None
 
 
+register_gauges(gauges)
+register_gauges(queue_gauges)
 register_authenticator(NODE_TOKEN_PREFIX, _node_actor)
 register_authenticator(ENROL_TOKEN_PREFIX, _enrolment_actor)
 
@@ -70,6 +75,7 @@ def register_worker(call: Call) -> Reply:
     body=schemas.HeartbeatBody,
     reply=schemas.HeartbeatView,
     idempotent=False,
+    quiet=True,
     example={"cpu_usage_percent": 12.5, "memory_usage_percent": 40.0, "disk_usage_percent": 61.0},
 )
 def heartbeat(call: Call, worker_id: str) -> dict[str, Any]:
@@ -83,6 +89,7 @@ def heartbeat(call: Call, worker_id: str) -> dict[str, Any]:
     body=schemas.SyncBody,
     reply=schemas.SyncView,
     idempotent=False,
+    quiet=True,
     errors=(409,),
 )
 def sync_worker(call: Call, worker_id: str) -> dict[str, Any]:
@@ -97,6 +104,7 @@ def sync_worker(call: Call, worker_id: str) -> dict[str, Any]:
     body=schemas.LogsBody,
     reply=schemas.LogsView,
     idempotent=False,
+    quiet=True,
 )
 def store_logs(call: Call, worker_id: str) -> dict[str, Any]:
     """Hand in log lines of running attempts. Sending a batch twice stores it once."""
