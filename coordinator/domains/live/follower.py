@@ -31,7 +31,7 @@ UNRUNG_SECONDS = Bell.PAUSE_SECONDS + 0.2
 """For so long after somebody began to listen, writers may believe that nobody does."""
 BREATH_SECONDS = 0.01
 """Pause after a look: what is written meanwhile shares the next one."""
-LINGER_SECONDS = 30.0
+LINGER_SECONDS = 5.0
 """How long the ear stays open when nobody watches any more, since often somebody soon does."""
 START_SECONDS = 5.0
 
@@ -65,6 +65,7 @@ class Follower:
         self._tail_is_set = threading.Event()
         self._wake = threading.Event()
         self._wanted = threading.Event()
+        self._stopped = threading.Event()
         self._idle_since = 0.0
         self._hears = False
         self._unrung_until = 0.0
@@ -91,6 +92,14 @@ class Follower:
             watched.tell.append(tell)
             self._want()
         return partial(self._forget_job, job_id, tell)
+
+    def stop(self) -> None:
+        """End both threads; returns when they have ended. Nobody is told anything any more."""
+        self._stopped.set()
+        self._wanted.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
 
     def _want(self) -> None:
         if not self._threads:
@@ -120,30 +129,32 @@ class Follower:
             self._rest()
 
     def _rest(self) -> None:
-        if not self._events and not self._jobs:
+        if not self._events and not self._jobs and not self._stopped.is_set():
             self._wanted.clear()
             self._idle_since = time.monotonic()
 
     # ---- looking
 
     def _follow(self) -> None:
-        while True:
+        while not self._stopped.is_set():
             self._wanted.wait()
             self._wake.wait(self._patience())
             self._wake.clear()
-            try:
-                while self._look():
-                    pass
-            except LongshoreError as error:
-                # The edge of the loop: a database that is away now is asked again in a moment.
-                log.warning("follower.look_failed", error=error.message, **error.details)
-                self._wake.set()
-                time.sleep(POLL_SECONDS)
-            except Exception as error:
-                log.error("follower.failed", exc_info=error)
-                self._wake.set()
-                time.sleep(POLL_SECONDS)
-            time.sleep(BREATH_SECONDS)
+            self._stopped.wait(BREATH_SECONDS if self._looked() else POLL_SECONDS)
+
+    def _looked(self) -> bool:
+        """Read and tell everything there is; whether that went well. Without its reader every socket falls silent."""
+        try:
+            while not self._stopped.is_set() and self._look():
+                pass
+        except LongshoreError as error:
+            log.warning("follower.look_failed", error=error.message, **error.details)
+        except Exception as error:
+            log.error("follower.look_failed", exc_info=error)
+        else:
+            return True
+        self._wake.set()
+        return False
 
     def _patience(self) -> float:
         if not self._hears:
@@ -203,26 +214,31 @@ class Follower:
 
     def _listen(self) -> None:
         """Turn rings into wake-ups; without Redis the poll is quicker instead."""
-        while True:
+        while not self._stopped.is_set():
             self._wanted.wait()
             try:
-                pubsub: Callable[..., Any] = self._resources.redis.pubsub
-                with pubsub(ignore_subscribe_messages=True) as channel:
-                    channel.subscribe(LIVE_CHANNEL)
-                    self._unrung_until = time.monotonic() + UNRUNG_SECONDS
-                    self._hears = True
-                    self._wake.set()
-                    while self._is_worth_hearing():
-                        if channel.get_message(timeout=1.0) is not None:
-                            self._wake.set()
+                self._hear()
             except (redis.RedisError, OSError) as error:
                 log.warning("follower.deaf", error=type(error).__name__)
-                self._hears = False
-                time.sleep(POLL_SECONDS)
-            finally:
-                self._hears = False
+            except Exception as error:
+                log.error("follower.deaf", exc_info=error)
+            self._hears = False
+            self._stopped.wait(POLL_SECONDS)
+
+    def _hear(self) -> None:
+        pubsub: Callable[..., Any] = self._resources.redis.pubsub
+        with pubsub(ignore_subscribe_messages=True) as channel:
+            channel.subscribe(LIVE_CHANNEL)
+            self._unrung_until = time.monotonic() + UNRUNG_SECONDS
+            self._hears = True
+            self._wake.set()
+            while self._is_worth_hearing():
+                if channel.get_message(timeout=1.0) is not None:
+                    self._wake.set()
 
     def _is_worth_hearing(self) -> bool:
+        if self._stopped.is_set():
+            return False
         return self._wanted.is_set() or time.monotonic() - self._idle_since < LINGER_SECONDS
 
 
