@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from worker.computer.names import artifact_name_fault, check_id, inside_path, pr
 from worker.computer.output import Output, Tail
 from worker.computer.process import sandbox
 from worker.computer.process.sandbox import Descriptors, Tools, Way
+from worker.computer.process.seccomp import filter_program
 from worker.computer.running import check_argv, check_variable
 
 OURS = Identity("install-1", "node-1")
@@ -295,3 +297,47 @@ def test_memory_is_limited_by_the_process_only_where_no_group_does_it() -> None:
 def test_versions_are_read_from_what_bubblewrap_says() -> None:
     assert sandbox.bwrap_version("bubblewrap 0.8.0\n") == (0, 8, 0)
     assert sandbox.bwrap_version("rubbish") == ()
+
+
+# ---- the filter of calls
+
+
+def _verdict(program: bytes, architecture: int, number: int) -> int:
+    """Runs the program as the kernel would."""
+    lines = [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
+    at, loaded = 0, 0
+    while True:
+        code, then, otherwise, value = lines[at]
+        if code == 0x06:
+            return int(value)
+        if code == 0x20:
+            loaded = {0: number, 4: architecture}[value]
+            at += 1
+        else:
+            taken = loaded == value if code == 0x15 else loaded >= value
+            at += 1 + (then if taken else otherwise)
+
+
+@pytest.mark.parametrize(
+    ("machine", "architecture", "mount"), [("x86_64", 0xC000003E, 165), ("aarch64", 0xC00000B7, 40)]
+)
+def test_the_filter_refuses_its_list_and_nothing_else(machine: str, architecture: int, mount: int) -> None:
+    program = filter_program(machine)
+    assert program is not None
+    verdicts = {number: _verdict(program, architecture, number) for number in range(500)}
+    refused = {number for number, verdict in verdicts.items() if verdict == 0x00050001}
+    assert mount in refused
+    assert {425, 426, 427} <= refused
+    assert 40 < len(refused) < 50
+    assert {verdicts[number] for number in range(500) if number not in refused} == {0x7FFF0000}
+
+
+def test_calls_of_other_architectures_do_not_slip_past_the_filter() -> None:
+    program = filter_program("x86_64")
+    assert program is not None
+    assert _verdict(program, 0x40000003, 1) == 0x00050001
+    assert _verdict(program, 0xC000003E, 0x40000000 + 1) == 0x00050001
+
+
+def test_a_machine_whose_numbers_are_not_known_gets_no_filter_rather_than_a_wrong_one() -> None:
+    assert filter_program("riscv64") is None

@@ -286,3 +286,5 @@ def test_closing_removes_what_is_free(engine: FakeEngine) -> None:
     holders.give_back(free)
     holders.close()
     assert engine.alive == [lent.container]
+    holders.give_back(lent)
+    assert engine.alive == []

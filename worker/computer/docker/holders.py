@@ -46,6 +46,7 @@ class Holders:
         self._body = holder_body(identity, image=image, runtime=runtime)
         self._clock = clock
         self._lock = threading.Lock()
+        self._closed = False
         self._free: list[Holder] = []
         self._known: set[str] = set()
 
@@ -62,11 +63,12 @@ class Holders:
 
     def give_back(self, holder: Holder) -> None:
         """Only once the computer that used it is gone."""
-        if holder.worn(self._clock()):
-            self.discard(holder)
-            return
         with self._lock:
-            self._free.append(holder)
+            keep = not (self._closed or holder.worn(self._clock()))
+            if keep:
+                self._free.append(holder)
+        if not keep:
+            self.discard(holder)
 
     def discard(self, holder: Holder) -> None:
         with self._lock:
@@ -80,7 +82,7 @@ class Holders:
             return True
         # What ended one may have ended all (a restart, a clean-up by hand): start over with fresh ones.
         self.discard(holder)
-        self.close()
+        self._discard_free()
         return False
 
     def _runs(self, holder: Holder) -> bool:
@@ -92,6 +94,12 @@ class Holders:
             raise
 
     def close(self) -> None:
+        """From now on what is given back is removed."""
+        with self._lock:
+            self._closed = True
+        self._discard_free()
+
+    def _discard_free(self) -> None:
         with self._lock:
             free, self._free = self._free, []
         for holder in free:

@@ -99,7 +99,7 @@ class InsideView:
         return self._ask(f"{script}; echo ---").decode("utf-8", "replace").split("---\n")[: len(paths)]
 
     def _ask(self, script: str, *, user: str = KEEPER_USER) -> bytes:
-        started = self._entry.start(["sh", "-c", script], {}, with_stdin=False, user=user)
+        started = self._entry.ask(script, user=user)
         output = Output(on_output=None, max_bytes=65536, keep_bytes=65536)
         outcome = supervise(started, output, Terms(_PATIENCE_SECONDS))
         return output.kept(STDOUT) if outcome.end is ExecEnd.exited else b""

@@ -31,6 +31,7 @@ from worker.computer.process.computer import Place, ProcessComputer, clear_away,
 from worker.computer.process.groups import make_group, remove_parents
 from worker.computer.process.reporting import features_of, isolation_of
 from worker.computer.process.sandbox import JOB_UID, Tools, Way, bwrap_version, machine_layout
+from worker.computer.process.seccomp import filter_program
 
 _MIB = 1024 * 1024
 _PROBE_SECONDS = 20.0
@@ -78,7 +79,14 @@ class ProcessDriver:
         reason = "bubblewrap works here" if tools.way is not Way.bare else f"no sandbox: {self._why_no_sandbox}"
         version = ".".join(str(part) for part in tools.bwrap_version)
         isolation = isolation_of(tools.way, grouped=grouped)
-        return DriverInfo(self.name, True, reason, version, isolation, features_of(tools.way, grouped=grouped))
+        return DriverInfo(
+            self.name,
+            True,
+            reason,
+            version,
+            isolation,
+            features_of(tools.way, grouped=grouped, filtered=filter_program() is not None),
+        )
 
     def answers(self) -> bool:
         return self._tools is not None or self.probe().available

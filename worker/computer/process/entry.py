@@ -19,6 +19,7 @@ from worker.computer.process import hosting, sandbox
 from worker.computer.process.groups import Group
 from worker.computer.process.hosting import ProcessId
 from worker.computer.process.sandbox import Descriptors, Tools, Way
+from worker.computer.process.seccomp import filter_program
 from worker.computer.running import MARKER
 from worker.computer.supervise import OutputSource
 
@@ -99,7 +100,8 @@ class ProcessEntry:
         self, argv: Sequence[str], env: Mapping[str, str], with_stdin: bool, marker: str
     ) -> StartedProcess:
         status_read, status_write = os.pipe2(os.O_CLOEXEC)
-        opened = [_held(sandbox.PASSWD), _held(sandbox.GROUP)]
+        program = filter_program()
+        opened = [_held(data) for data in (sandbox.PASSWD, sandbox.GROUP, program) if data is not None]
         try:
             fds = Descriptors(status_write, *opened)
             words = sandbox.bwrap_words(self._tools, self._spec, work=str(self._work), env=env, fds=fds)

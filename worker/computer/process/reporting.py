@@ -33,10 +33,10 @@ _BY_GROUP = frozenset(
 _SOFT_DISK = "the disk limit is a soft quota: looked at while a command runs and when it ended"
 
 
-def features_of(way: Way, *, grouped: bool) -> frozenset[str]:
+def features_of(way: Way, *, grouped: bool, filtered: bool) -> frozenset[str]:
     found = set(_ALWAYS)
     if way is not Way.bare:
-        found |= _SANDBOX
+        found |= _SANDBOX | ({Feature.seccomp} if filtered else set())
     else:
         found |= {Feature.network_open, Feature.usage}
     return frozenset(found | _BY_GROUP if grouped else found)
@@ -60,7 +60,7 @@ def isolation_of(way: Way, *, grouped: bool) -> IsolationReport:
         user="uid 1000 without capabilities",
         notes=(
             *notes,
-            "the kernel is shared with the host and its calls are not filtered",
+            "the kernel is shared with the host",
             "the image of the job is ignored: it sees the programs of this machine",
             "what a command leaves in the background ends with the command",
         ),

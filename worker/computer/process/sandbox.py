@@ -69,6 +69,7 @@ class Descriptors:
     status: int
     passwd: int
     group: int
+    seccomp: int | None = None
 
 
 def bwrap_version(text: str) -> tuple[int, ...]:
@@ -114,6 +115,7 @@ def bwrap_words(tools: Tools, spec: ComputerSpec, *, work: str, env: Mapping[str
         *_root(tools, spec, fds),
         *("--bind", source, WORK, "--remount-ro", "/", "--chdir", WORK),
         *("--json-status-fd", str(fds.status)),
+        *(("--seccomp", str(fds.seccomp)) if fds.seccomp is not None else ()),
         "--clearenv",
         *(word for name, value in env.items() for word in ("--setenv", name, value)),
     ]  # fmt: skip
