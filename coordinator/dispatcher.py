@@ -20,6 +20,7 @@ from coordinator.domains.queue.leadership import NotLeading, Term
 from coordinator.domains.queue.limits import Limits
 from coordinator.domains.queue.placing import Placed, place
 from coordinator.domains.queue.relay import Relay
+from coordinator.domains.tasks.service import files
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from coordinator.upkeep.assign_agents import assign_waiting
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 BREATH_SECONDS = 0.005
 """Pause after a round of placement: what arrives meanwhile shares the next round's transaction."""
 FORGET_SECONDS = 60.0
+FORGET_BATCH = 200
 ASSIGN_BATCH = 100
 
 Duty = Callable[[Transaction], int]
@@ -146,6 +148,10 @@ class Dispatcher:
             if count:
                 name = getattr(duty, "func", duty).__name__
                 log.info("dispatcher.repaired", duty=name, count=count)
+        if time.monotonic() >= self._forget_at:
+            self._forget_at = time.monotonic() + FORGET_SECONDS
+            # Bytes lie outside the database, so their removal is no part of a transaction.
+            files.purge(self._resources, FORGET_BATCH)
         self._sweep_at = time.monotonic() + self._settings.sweep_seconds
 
     def _duties(self, term: Term) -> list[Duty]:
@@ -157,7 +163,6 @@ class Dispatcher:
             partial(self._relay.sweep, limits=self._limits),
         ]
         if time.monotonic() >= self._forget_at:
-            self._forget_at = time.monotonic() + FORGET_SECONDS
             duties.append(partial(forget, resources=self._resources))
         return duties
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from playwright.sync_api import Locator, expect
 
-from tests.browser.conftest import Looked, Running
+from tests.browser.conftest import Looked
+from tests.services.longshore import Longshore
 
 
-def open_tag(look: Looked, longshore: Running, tag: str) -> Locator:
+def open_tag(look: Looked, longshore: Longshore, tag: str) -> Locator:
     """The page with the operations of one tag unfolded."""
     look.page.goto(f"{longshore.url}/swagger-ui/")
     section = look.page.locator(".opblock-tag-section", has=look.page.locator(f"#operations-tag-{tag}"))
@@ -16,7 +17,7 @@ def open_tag(look: Looked, longshore: Running, tag: str) -> Locator:
     return section
 
 
-def test_it_shows_every_operation_of_the_document_and_asks_nobody_else(look: Looked, longshore: Running) -> None:
+def test_it_shows_every_operation_of_the_document_and_asks_nobody_else(look: Looked, longshore: Longshore) -> None:
     section = open_tag(look, longshore, "tasks")
     document = longshore.http.get("/api-docs/openapi.json").json()
     promised = [
@@ -31,7 +32,7 @@ def test_it_shows_every_operation_of_the_document_and_asks_nobody_else(look: Loo
     assert outside == []
 
 
-def test_an_operation_can_be_tried_out(look: Looked, longshore: Running) -> None:
+def test_an_operation_can_be_tried_out(look: Looked, longshore: Longshore) -> None:
     section = open_tag(look, longshore, "system")
     block = section.locator(".opblock", has=look.page.locator('[data-path="/api/v0/version"]'))
     block.locator(".opblock-summary-control").click()

@@ -61,10 +61,10 @@ class Child:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_until(self, probe: Callable[[], T], *, what: str, seconds: float = 30) -> T:
+    def wait_until(self, probe: Callable[[], T | None], *, what: str, seconds: float = 30) -> T:
         """The first true answer of `probe`; fails at once when the child ends, with what it printed."""
 
-        def probe_while_running() -> T:
+        def probe_while_running() -> T | None:
             was_running = self.is_running
             answer = probe()
             if not answer and not was_running:
@@ -132,7 +132,7 @@ class Child:
         return f"{' '.join(self.argv[:3])} …: {what}\n{self.output()[-_LOG_TAIL:]}"
 
 
-def wait_until(probe: Callable[[], T], *, what: str, seconds: float = 30) -> T:
+def wait_until(probe: Callable[[], T | None], *, what: str, seconds: float = 30) -> T:
     """The first true answer of `probe`: the one place where tests wait by asking again."""
     deadline = time.monotonic() + seconds
     while not (answer := probe()):
