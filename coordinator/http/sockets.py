@@ -108,7 +108,8 @@ class SocketEdge:
             raise BadRequest("a WebSocket is opened with GET")
         settings = self._resources.settings
         _refuse_other_origins()
-        refusal = _refusal(settings)
+        token = _shown_token(self._gate)
+        refusal = _refusal(settings, has_token=token is not None)
         handshake = _handshake()
         entrance = Entrance(
             self._endpoint,
@@ -118,7 +119,6 @@ class SocketEdge:
             query=self._query.read(request) if self._query is not None else {},
             path_args=path_args,
         )
-        token = _shown_token(self._gate)
         known = entrance.enter(token) if token is not None and refusal is None else None
         try:
             taken, left_behind = _taken_over()
@@ -186,14 +186,14 @@ def _refuse_other_origins() -> None:
         raise Forbidden("a page of another origin may not open sockets here", origin=origin)
 
 
-def _refusal(settings: Settings) -> Closing | None:
+def _refusal(settings: Settings, *, has_token: bool) -> Closing | None:
     if CARRIER.is_stopping:
         raise Unavailable("the server is stopping")
     if CARRIER.count >= settings.live_sockets + REFUSALS:
         raise Unavailable("too many live connections", retry_after_seconds=5)
     if CARRIER.count >= settings.live_sockets:
         return Closing(websocket.TRY_LATER, "too many live connections; try again later")
-    if CARRIER.waiting >= max(1, settings.live_sockets // UNKNOWN_SHARE):
+    if not has_token and CARRIER.waiting >= max(1, settings.live_sockets // UNKNOWN_SHARE):
         return Closing(websocket.TRY_LATER, "too many connections without a token; try again later")
     return None
 

@@ -499,6 +499,7 @@ class TestRoom:
             second = server.connect("/ws")
             assert second.end()[1:] == (1013, "too many connections without a token; try again later")
             open_ones = [server.connect("/ws", token=token) for _ in range(3)]
+            assert [socket.ask({"type": "ping"})["type"] for socket in open_ones] == ["pong"] * 3
             assert server.connect("/ws", token=token).end()[1:] == (
                 1013,
                 "too many live connections; try again later",
