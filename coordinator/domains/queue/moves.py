@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -20,6 +21,8 @@ from coordinator.domains.queue.states import ATTEMPT, ENDED, JOB, AttemptState, 
 from coordinator.store.database import Transaction
 from coordinator.store.rowset import insert_many, update_many
 from shared.errors import StateConflict
+
+log = structlog.get_logger(__name__)
 
 JOB_WRITES = (
     "state",
@@ -94,6 +97,22 @@ def apply(tx: Transaction, moves: Sequence[Move]) -> None:
     tell(tx, (_history(move, tx.now) for move in moves))
     announce(tx, [event for move in moves for event in _consequences(move, tx.now)])
     _count(tx.conn, moves)
+    tx.after_commit(lambda: _log_unusual(moves))
+
+
+def _log_unusual(moves: Sequence[Move]) -> None:
+    """What an operator may have to look into; the smooth course of things is in the timelines."""
+    for move in moves:
+        if move.level != "info":
+            attempt = move.attempt_after or move.attempt_before
+            log.warning(
+                f"job.{move.after.state}",
+                job_id=move.after.id,
+                attempt_id=attempt.id if attempt else None,
+                node_id=attempt.node_id if attempt else None,
+                reason=attempt.reason_code if attempt else move.after.reason_code,
+                message=move.message,
+            )
 
 
 def tell(tx: Transaction, lines: Iterable[dict[str, Any]]) -> None:
