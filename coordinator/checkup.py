@@ -13,10 +13,10 @@ import redis
 from sqlalchemy import func, select
 
 from coordinator.config import Settings, SettingsError
-from coordinator.resources import Resources, make_resources
+from coordinator.resources import LOCAL_REDIS, Resources, make_resources
 from coordinator.store import migrate
 from shared.errors import LongshoreError
-from shared.queue.broker import BrokerUrlError, parse_broker
+from shared.queue.broker import parse_broker
 
 MIN_FREE_BYTES = 1024**3
 MAX_SKEW = timedelta(seconds=2)
@@ -36,14 +36,11 @@ def examine(settings: Settings) -> list[Finding]:
     """Every part, each on its own: one that is missing hides none of the others."""
     home_and_key = [*_home(settings.home), *_secret_key(settings)]
     try:
-        broker = parse_broker(settings.redis_url or "redis://127.0.0.1:6379/0")
-        resources = make_resources(settings, redis=broker.client())
-    except BrokerUrlError as error:
-        return [*home_and_key, Finding("redis", False, f"LONGSHORE_REDIS_URL: {error}")]
+        resources = make_resources(settings)
     except (SettingsError, ValueError) as error:
         return [*home_and_key, Finding("settings", False, str(error))]
     try:
-        return [*home_and_key, *_with(resources, broker.shown)]
+        return [*home_and_key, *_with(resources, parse_broker(settings.redis_url or LOCAL_REDIS).shown)]
     finally:
         resources.redis.close()
         resources.database.dispose()

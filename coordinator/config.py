@@ -180,5 +180,5 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for fault in error.errors():
         name = ".".join(str(part) for part in fault["loc"])
-        lines.append(f"{PREFIX}{name.upper()}: {fault['msg']}")
+        lines.append(f"{PREFIX}{name.upper()}: {fault['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)

@@ -23,7 +23,7 @@ from coordinator.up.plan import DISPATCH, FLOWER, REDIS, SERVE, Plan
 from coordinator.up.supervisor import Say, StartFailed, Supervisor
 from coordinator.up.telling import NodeTold, Told
 from shared.clock import SystemClock
-from shared.queue.broker import BrokerUrlError, parse_broker
+from shared.queue.broker import parse_broker
 
 REDIS_SECONDS = 20.0
 READY_SECONDS = 60.0
@@ -82,12 +82,9 @@ class Start:
         return self._resources
 
     def _with_given_redis(self) -> Resources:
-        try:
-            shown = parse_broker(self._settings.redis_url).shown
-        except BrokerUrlError as error:
-            raise StartFailed(f"LONGSHORE_REDIS_URL: {error}") from error
         self._resources = make_resources(self._settings)
         if not probes.redis_answers(self._resources.redis):
+            shown = parse_broker(self._settings.redis_url).shown
             raise StartFailed(f"LONGSHORE_REDIS_URL: the Redis at {shown} does not answer, or not to this password")
         return self._resources
 
