@@ -106,7 +106,8 @@ def _log_unusual(moves: Sequence[Move]) -> None:
         if move.level != "info":
             attempt = move.attempt_after or move.attempt_before
             log.warning(
-                f"job.{move.after.state}",
+                "job.moved",
+                state=str(move.after.state),
                 job_id=move.after.id,
                 attempt_id=attempt.id if attempt else None,
                 node_id=attempt.node_id if attempt else None,
