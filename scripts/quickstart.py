@@ -202,7 +202,7 @@ def have_agent(api: Connection) -> Json:
             "tags": ["quickstart"],
         },
     )
-    say("Agent created", f"{AGENT}, runtime python, no network")
+    say("Agent created", f"{AGENT}, runtime python")
     return made
 
 

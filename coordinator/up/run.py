@@ -14,7 +14,7 @@ from coordinator.up.start import Start
 from coordinator.up.supervisor import Say, StopAsked, Supervisor
 from coordinator.up.telling import Told
 
-LEFTOVER_SECONDS = 25.0
+LEFTOVER_SECONDS = 60.0
 
 
 def run(settings: Settings, options: Options, *, say: Say, on_ready: Callable[[Told], None]) -> None:
