@@ -395,7 +395,7 @@ def test_what_a_killed_worker_left_running_is_found_and_ended(tmp_path: Path) ->
     """)
     worker = processes.start([sys.executable, "-c", script], log=tmp_path / "log", cwd=Path(__file__).parents[2])
     pid_file = tmp_path / "computers" / "left" / "work" / "pid"
-    pid = int(worker.wait_until(lambda: pid_file.is_file() and pid_file.read_text().strip(), what="a child"))
+    pid = int(worker.wait_until(lambda: pid_file.read_text().strip() if pid_file.is_file() else "", what="a child"))
     os.kill(worker.pid, signal.SIGKILL)
     worker.process.wait()
     child = psutil.Process(pid)
@@ -423,6 +423,64 @@ def test_a_sandbox_that_cannot_be_made_is_an_error_of_ours_and_not_of_the_job(tm
     assert _sh(computer, "echo well") == "well"
     for made in (computer, broken):
         made.destroy()
+
+
+# ---- the image
+
+
+def _computer_image(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).parents[2] / "scripts" / "computer-image"
+    environment = {**os.environ, **variables}
+    return subprocess.run([str(script), *words], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_an_image_that_is_there_is_not_built_again(daemon: DockerDaemon) -> None:
+    before = _docker_api(daemon, "image", "inspect", "--format", "{{.Id}}", IMAGE)
+    done = _computer_image(DOCKER_HOST=daemon.socket_url)
+    assert (done.returncode, "there already" in done.stderr) == (0, True)
+    assert _docker_api(daemon, "image", "inspect", "--format", "{{.Id}}", IMAGE) == before
+
+
+def test_the_image_has_what_jobs_are_promised(docker: DockerDriver) -> None:
+    computer = docker.create(_spec())
+    for program in ("sh", "tar", "python3", "git", "curl", "sha256sum", "find"):
+        _sh(computer, f"command -v {program}")
+    assert (
+        _sh(
+            computer,
+            "python3 -c 'import json, sqlite3, ssl; print(1)'; id -un; test -s /etc/ssl/certs/ca-certificates.crt",
+        )
+        == "1\nagent"
+    )
+    computer.destroy()
+
+
+def test_the_image_script_names_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
+    done = _computer_image(DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    assert done.returncode == 1
+    assert "none.sock" in done.stderr
+
+
+def test_the_image_script_says_exactly_what_is_missing(daemon: DockerDaemon, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for program in (path for folder in ("/usr/bin", "/bin", "/usr/sbin") for path in Path(folder).iterdir()):
+        if program.name != "debootstrap" and not (tools / program.name).is_symlink():
+            (tools / program.name).symlink_to(program)
+    done = _computer_image(
+        "--force",
+        DOCKER_HOST=daemon.socket_url,
+        PATH=str(tools),
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+        LONGSHORE_COMPUTER_FROM="debootstrap",
+    )
+    assert done.returncode == 1
+    assert "debootstrap (apt-get install debootstrap)" in done.stderr
+
+
+@pytest.mark.parametrize(("words", "variables"), [(["--wrong"], {}), ([], {"LONGSHORE_COMPUTER_FROM": "thin air"})])
+def test_the_image_script_refuses_what_it_does_not_know(words: list[str], variables: dict[str, str]) -> None:
+    assert _computer_image(*words, **variables).returncode == 1
 
 
 # ---- choosing
