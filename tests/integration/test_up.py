@@ -14,11 +14,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import docker
 import httpx
 import psutil
 import pytest
 
 from tests.services import processes
+from tests.services.dockerd import DockerDaemon, DockerMissing
 from tests.services.ports import free_port
 
 pytestmark = pytest.mark.slow
@@ -317,6 +319,48 @@ def test_killed_without_warning_it_leaves_nothing_and_can_start_again_at_once(st
     assert second.ready()["nodes"][0]["status"] == "online"
     _, alive = psutil.wait_procs(left, timeout=STOP_SECONDS)
     assert alive == []
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[DockerDaemon]:
+    try:
+        made = DockerDaemon()
+    except DockerMissing as reason:
+        pytest.skip(str(reason))
+    yield made
+    made.stop()
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_container_is_left_of_a_job_that_was_running(start: Start, daemon: DockerDaemon, number: int) -> None:
+    engine = docker.DockerClient(daemon.socket_url)
+    up = start("--no-flower", env={"LONGSHORE_DOCKER_SOCKET": daemon.socket_url})
+    (node,) = up.ready()["nodes"]
+    assert (node["driver"], node["isolation"]) == ("docker", "container")
+    with up.log_in() as api:
+        _run_until_it_prints(api, "echo here; sleep 3600")
+        assert engine.containers.list()
+        left = up.family()
+
+        up.child.send(number)
+        up.child.wait(seconds=STOP_SECONDS)
+
+    # Killed itself, it can no longer wait for its children: those end by themselves.
+    _, alive = psutil.wait_procs(left, timeout=60)
+    assert alive == []
+    assert engine.containers.list(all=True) == []
+    engine.close()
+
+
+def _run_until_it_prints(api: httpx.Client, instructions: str) -> None:
+    agent = api.post("/agents", json={"name": "long", "runtime": "command"}).raise_for_status().json()
+    body = {"title": "long", "instructions": instructions, "agent_id": agent["id"]}
+    path = f"/tasks/{api.post('/tasks', json=body).raise_for_status().json()['id']}/events"
+    after, printed = 0, False
+    while not printed:
+        page = api.get(path, params={"after": after, "wait": 10}).raise_for_status().json()
+        after, printed = page["next_after"], any(event["type"] == "log" for event in page["events"])
 
 
 # ---- refusals, in words
