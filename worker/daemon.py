@@ -52,6 +52,8 @@ _FAREWELLS = {
     "void": "the coordinator no longer knows this node; enrol it anew with a fresh --home",
 }
 
+_LIGHT_THREADS = 2
+"""For tickets that are refused at once. Light ones hold no thread, and more threads make the consumer slower."""
 _DRAIN_BEAT_SECONDS = 5.0
 _STOP_LISTENING_SECONDS = 5.0
 _CLEAR_SECONDS = 20.0
@@ -102,7 +104,7 @@ class Daemon:
         tickets = _Tickets(self._run_ticket, self._pulse.now, self._on_ping)
         self._ear = Ear(
             node_id=identity.id,
-            threads=settings.slots + settings.light_slots,
+            threads=settings.slots + _LIGHT_THREADS,
             handler=tickets,
             on_hearing=self._pulse.now,
         )
@@ -113,6 +115,7 @@ class Daemon:
             runtimes={"echo": Echo(), "command": self._script(COMMAND, files), "python": self._script(PYTHON, files)},
             events=lambda: self._ear.events,
             is_heard=lambda: self._pulse.is_heard,
+            threads=settings.light_slots,
         )
         self._orders = Orders(
             attempts=self._attempts, computers=self._computers, ear=self._ear, fence=self._fence, say=say
@@ -279,6 +282,8 @@ class Daemon:
         self._fence.close()
         if len(self._attempts):
             self._computers.reap(())
+        else:
+            self._runner.close()
         self._computers.close()
         self._journal.close()
         for client in self._clients:

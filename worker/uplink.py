@@ -7,7 +7,6 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
@@ -19,6 +18,7 @@ from shared.client.backoff import Backoff, Interrupted, persist
 from shared.client.errors import Unreachable
 from shared.contracts.node import Grant, Outcome, Report, SyncReply
 from shared.errors import Conflict, Forbidden, LongshoreError, Unauthenticated
+from worker.answer import Answer
 from worker.journal import Claimed, Ended, Entry, Forgotten, Granted, Journal
 
 WINDOW_SECONDS = 0.002
@@ -42,6 +42,10 @@ class Verdict(StrEnum):
     """The daemon ends before the coordinator answered; the journal keeps it for the next start."""
 
 
+OnGrant = Callable[[Grant], None]
+OnVerdict = Callable[[Verdict], None]
+
+
 class Link(Protocol):
     """What the uplink needs of the node's HTTP client."""
 
@@ -55,8 +59,8 @@ class _Fault(LongshoreError):
 @dataclass(slots=True)
 class _Claim:
     attempt: str
+    answer: Answer[Grant]
     nonce: str = field(default_factory=lambda: secrets.token_hex(16))
-    answer: Future[Grant] = field(default_factory=Future)
 
     @property
     def text(self) -> bytes:
@@ -71,8 +75,8 @@ class _Report:
     attempt: str
     token: str
     text: bytes
+    answer: Answer[Verdict]
     is_reduced: bool = False
-    answer: Future[Verdict] = field(default_factory=Future)
 
     def entry(self) -> Entry:
         return Ended(self.attempt, self.token, self.text)
@@ -114,6 +118,7 @@ class Uplink:
         self._give_up = threading.Event()
         self._backoff = Backoff()
         self._faults = 0
+        self._last_size = 0
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
     def start(self) -> None:
@@ -121,12 +126,20 @@ class Uplink:
 
     def claim(self, attempt_id: str) -> Grant:
         """Ask for an attempt; blocks until the coordinator has answered."""
-        claim = _Claim(attempt_id)
+        return self._claim(_Claim(attempt_id, Answer())).result()
+
+    def claim_then(self, attempt_id: str, on_grant: OnGrant) -> None:
+        """Ask for an attempt without waiting; `on_grant` is called by the thread that sends, so it must be quick."""
+        self._claim(_Claim(attempt_id, Answer(on_grant)))
+
+    def _claim(self, claim: _Claim) -> Answer[Grant]:
         with self._changed:
-            if self._closing:
-                return Grant(attempt_id, refused="node_stopping")
-            self._put(claim)
-        return claim.answer.result()
+            closing = self._closing
+            if not closing:
+                self._put(claim)
+        if closing:
+            claim.answer.set(Grant(claim.attempt, refused="node_stopping"))
+        return claim.answer
 
     def report(self, report: Report) -> Verdict:
         """Tell how an attempt ended; blocks until the coordinator has taken or refused it.
@@ -142,20 +155,20 @@ class Uplink:
         except OSError as error:
             log.exception("journal_not_written", error=str(error))
 
-    def hand_in(self, report: Report) -> Future[Verdict]:
-        """The same without waiting."""
-        return self.resend(Ended(report.attempt_id, report.token, _text(report)))
+    def hand_in(self, report: Report, on_verdict: OnVerdict | None = None) -> Answer[Verdict]:
+        """The same without waiting; `on_verdict` is called by the thread that sends, so it must be quick."""
+        return self.resend(Ended(report.attempt_id, report.token, _text(report)), on_verdict)
 
-    def resend(self, ended: Ended) -> Future[Verdict]:
+    def resend(self, ended: Ended, on_verdict: OnVerdict | None = None) -> Answer[Verdict]:
         """Hand in a report that is written already, without waiting."""
-        item = _Report(ended.attempt, ended.token, ended.report)
+        item = _Report(ended.attempt, ended.token, ended.report, Answer(on_verdict))
         with self._changed:
             if not self._closed:
                 self._put(item)
                 return item.answer
         # Too late for the line, not for the disk.
         self._journal.write([item.entry()], durable=True)
-        item.answer.set_result(Verdict.unsent)
+        item.answer.set(Verdict.unsent)
         return item.answer
 
     def forget(self, attempt_id: str) -> None:
@@ -189,9 +202,10 @@ class Uplink:
         with self._changed:
             if not self._waiting:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
-            elif not self._closing:
+            elif not self._closing and (self._last_size > 1 or len(self._waiting) > 1):
                 self._changed.wait_for(lambda: len(self._waiting) >= FULL or self._closing, WINDOW_SECONDS)
             batch = self._take()
+            self._last_size = len(batch)
             self._closed = not batch
             return batch
 
@@ -221,7 +235,7 @@ class Uplink:
     def _goes_unkept(self, item: _Item) -> bool:
         """Without a journal we start nothing new; what has ended is told all the same."""
         if isinstance(item, _Claim):
-            item.answer.set_result(Grant(item.attempt, refused="journal_not_written"))
+            item.answer.set(Grant(item.attempt, refused="journal_not_written"))
             return False
         return True
 
@@ -307,18 +321,18 @@ class Uplink:
         self._note(entries)
         for item in items:
             if isinstance(item, _Report):
-                item.answer.set_result(_verdict(reply.reports.get(item.attempt)))
+                item.answer.set(_verdict(reply.reports.get(item.attempt)))
             else:
-                item.answer.set_result(grants.get(item.attempt) or Grant(item.attempt, refused="no_answer"))
+                item.answer.set(grants.get(item.attempt) or Grant(item.attempt, refused="no_answer"))
 
     def _answer_all(self, items: Sequence[_Claim | _Report], *, refused: str, verdict: Verdict) -> None:
         gone = [item for item in items if isinstance(item, _Claim) or verdict is not Verdict.unsent]
         self._note([Forgotten(item.attempt) for item in gone])
         for item in items:
             if isinstance(item, _Report):
-                item.answer.set_result(verdict)
+                item.answer.set(verdict)
             else:
-                item.answer.set_result(Grant(item.attempt, refused=refused))
+                item.answer.set(Grant(item.attempt, refused=refused))
 
     def _note(self, entries: Sequence[Entry]) -> None:
         try:
@@ -338,10 +352,9 @@ def _verdict(word: str | None) -> Verdict:
 
 
 def _text(report: Report) -> bytes:
-    told = report.to_json()
     judged = [report.outcome, report.exit_code, report.reason_code, report.error, report.result]
-    told["digest"] = hashlib.sha256(orjson.dumps(judged, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return orjson.dumps(told)
+    digest = hashlib.sha256(orjson.dumps(judged, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return orjson.dumps(replace(report, digest=digest))
 
 
 def _reduced(text: bytes, error: LongshoreError) -> bytes:

@@ -31,6 +31,8 @@ class RunTicket:
     number: int
     node: str
     agent: str = ""
+    takes_slot: bool = True
+    """False for a job without a computer: its node keeps no thread waiting for it."""
 
 
 def run_message(ticket: RunTicket) -> bytes:
@@ -43,6 +45,7 @@ def run_message(ticket: RunTicket) -> bytes:
         "attempt": ticket.attempt,
         "number": ticket.number,
         "node": ticket.node,
+        **({} if ticket.takes_slot else {"light": True}),
     }
     return _message(RUN, task_id=ticket.attempt, node=ticket.node, kwargs=kwargs, shown=shown)
 

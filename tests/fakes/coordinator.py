@@ -108,7 +108,14 @@ class FakeCoordinator:
     def add(self, runtime: str = "echo", *, number: int = 1, **spec: Any) -> FakeAttempt:
         """A dispatched attempt; its ticket is the caller's to publish, or to keep."""
         assert self.node_id is not None, "no node has enrolled"
-        ticket = RunTicket(attempt=new_id(), job=new_id(), number=number, node=self.node_id, agent="tester")
+        ticket = RunTicket(
+            attempt=new_id(),
+            job=new_id(),
+            number=number,
+            node=self.node_id,
+            agent="tester",
+            takes_slot=runtime != "echo",
+        )
         whole = {"kind": "task", "agent": "tester", "runtime": runtime, **spec}
         with self._changed:
             self.attempts[ticket.attempt] = FakeAttempt(ticket, whole)
@@ -120,12 +127,12 @@ class FakeCoordinator:
         self.files[file_id] = content
         return {"id": file_id, "filename": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
-    def wait(self, probe: Callable[[], object], *, what: str, seconds: float = 20) -> None:
+    def wait(self, probe: Callable[[], object], *, what: str, seconds: float = 30) -> None:
         """Return once `probe` is true."""
         with self._changed:
             assert self._changed.wait_for(probe, seconds), f"no {what} within {seconds} s"
 
-    def wait_ended(self, *attempts: FakeAttempt, seconds: float = 20) -> None:
+    def wait_ended(self, *attempts: FakeAttempt, seconds: float = 30) -> None:
         self.wait(
             lambda: all(attempt.state not in LIVE for attempt in attempts),
             what=f"end of {[attempt.state for attempt in attempts]}",

@@ -54,8 +54,9 @@ class Node:
         return child
 
     def wait_listening(self, *, since: int = 0) -> None:
-        self.coordinator.wait(
-            lambda: any(beat["queue_ok"] for beat in self.coordinator.beats[since:]), what="consumer that listens"
+        beats = self.coordinator.beats
+        self.child.wait_until(
+            lambda: any(beat["queue_ok"] for beat in beats[since:]), what="consumer that listens", seconds=60
         )
 
     def send(self, *attempts: FakeAttempt) -> None:
@@ -285,9 +286,13 @@ class TestTickets:
         newer = json.loads(run_message(attempt.ticket))
         newer["body"] = json.dumps([[], {"v": 99, "node": node.coordinator.node_id}, None])
         newer["properties"]["body_encoding"] = None
-        node.push(json.dumps(newer).encode())
-        node.run("echo")
+        bodies = [newer["body"], "[]", "7", '[[], {"light": true}, null]', '[[], {"light": true, "v": 1}, null]']
+        for body in bodies:
+            node.push(json.dumps({**newer, "body": body}).encode())
+        assert node.run("echo", input=1).state == "succeeded"
+        assert node.run("command", script="true").state == "succeeded"
         assert attempt.claims == 0
+        assert "consumer_restarted" not in node.child.output()
 
     def test_a_claim_whose_reply_is_lost_is_asked_again_with_the_same_nonce(self, node: Node) -> None:
         node.start_and_listen()

@@ -58,6 +58,11 @@ class Computers:
         attempt.on_kill(lambda: _kill(computer))
         return computer
 
+    def holds(self, attempt: Attempt) -> bool:
+        """Whether the attempt has a slot."""
+        with self._changed:
+            return attempt.id in self._rented
+
     def wake(self) -> None:
         """Let those that wait for a slot look whether they have to stop."""
         with self._changed:

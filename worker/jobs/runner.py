@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -16,7 +19,7 @@ from shared.queue.tickets import RunTicket
 from worker.attempts import Attempt, Attempts, Stop, Stopped
 from worker.jobs.computers import Computers
 from worker.jobs.ending import Ending, lost, of_error, of_stop
-from worker.uplink import Verdict
+from worker.uplink import OnGrant, OnVerdict, Verdict
 
 _LINES_AT_ONCE = 0.25
 _LINES_STEP = 1.0
@@ -30,6 +33,9 @@ log = structlog.get_logger(__name__)
 class Runtime(Protocol):
     """How one kind of job is run. May raise Stopped and our errors; leaves its computer to the runner."""
 
+    is_instant: bool
+    """Whether `run` computes a moment and waits for nothing."""
+
     def run(self, attempt: Attempt) -> Ending: ...
 
 
@@ -38,11 +44,25 @@ class Line(Protocol):
 
     def claim(self, attempt_id: str) -> Grant: ...
 
+    def claim_then(self, attempt_id: str, on_grant: OnGrant) -> None: ...
+
     def keep(self, report: Report) -> None: ...
 
     def report(self, report: Report) -> Verdict: ...
 
+    def hand_in(self, report: Report, on_verdict: OnVerdict | None = None) -> object: ...
+
     def forget(self, attempt_id: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A ticket that was taken from the queue."""
+
+    ticket: RunTicket
+    shown: str
+    received_at: float
+    events: TaskEvents | None
 
 
 class Runner:
@@ -58,6 +78,7 @@ class Runner:
         runtimes: Mapping[str, Runtime],
         events: Callable[[], TaskEvents | None],
         is_heard: Callable[[], bool],
+        threads: int = 1,
     ) -> None:
         self._line = line
         self._attempts = attempts
@@ -65,49 +86,81 @@ class Runner:
         self._runtimes = runtimes
         self._events = events
         self._is_heard = is_heard
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="light")
 
     def run(self, ticket: RunTicket, shown: str) -> None:
-        """Raises TicketRefused when the attempt is not ours to run, AttemptFailed when it did not succeed."""
-        received_at = time.time()
+        """Raises TicketRefused when the attempt is not ours to run, AttemptFailed when it did not succeed.
+
+        A light ticket is only begun here. Handing a thread the answer to its claim costs more than an instant job.
+        """
         if not self._attempts.expect(ticket.attempt):
             raise TicketRefused("it is in hand already")
-        events = self._events()
-        try:
-            attempt = self._claim(ticket)
-            if attempt is None:
-                if events is not None:
-                    events.rejected(ticket.attempt, args=shown)
-                raise TicketRefused("the claim was refused")
-            if events is not None:
-                events.started(attempt.id, args=shown, received_at=received_at)
-            self._hold(attempt, events)
-        finally:
-            self._attempts.remove(ticket.attempt)
+        taken = _Taken(ticket, shown, time.time(), self._events())
+        if not ticket.takes_slot:
+            self._line.claim_then(ticket.attempt, lambda grant: self._go_on(taken, grant))
+            return
+        attempt = self._granted(taken, self._line.claim(ticket.attempt))
+        if attempt is None:
+            raise TicketRefused("the claim was refused")
+        self._hold(attempt, taken.events)
 
-    def _claim(self, ticket: RunTicket) -> Attempt | None:
-        grant = self._line.claim(ticket.attempt)
-        if grant.refused is not None or grant.token is None or grant.spec is None:
+    def close(self) -> None:
+        """Wait for the light jobs that were not instant."""
+        self._pool.shutdown(wait=True)
+
+    def _go_on(self, taken: _Taken, grant: Grant) -> None:
+        attempt = self._granted(taken, grant)
+        if attempt is None:
+            return
+        runtime = self._runtimes.get(attempt.spec.runtime)
+        if runtime is None or runtime.is_instant:
+            self._hold_quietly(attempt, taken.events)
+        else:
+            self._pool.submit(self._hold_quietly, attempt, taken.events)
+
+    def _hold_quietly(self, attempt: Attempt, events: TaskEvents | None) -> None:
+        # No Celery task waits for this end any more; everybody who wants to know has been told.
+        with contextlib.suppress(AttemptFailed):
+            self._hold(attempt, events)
+
+    def _granted(self, taken: _Taken, grant: Grant) -> Attempt | None:
+        """The attempt, now in hand; None when it was refused."""
+        ticket, events = taken.ticket, taken.events
+        spec = _spec(grant)
+        if grant.refused is not None or grant.token is None or spec is None:
             log.info("claim_refused", attempt=ticket.attempt, reason=grant.refused)
+            self._attempts.remove(ticket.attempt)
+            if events is not None:
+                events.rejected(ticket.attempt, args=taken.shown)
             return None
         attempt = Attempt(
             attempt_id=ticket.attempt,
             job_id=grant.job_id or ticket.job,
             number=grant.number or ticket.number,
             token=grant.token,
-            spec=JobSpec.from_json(grant.spec),
+            spec=spec,
         )
         self._attempts.add(attempt)
+        if events is not None:
+            events.started(attempt.id, args=taken.shown, received_at=taken.received_at)
         return attempt
 
     def _hold(self, attempt: Attempt, events: TaskEvents | None) -> None:
         ending = self._run(attempt)
-        try:
+        if self._computers.holds(attempt) or attempt.stop_reason is not None:
             verdict = self._finish(attempt, ending)
-        finally:
-            self._computers.clear_away(attempt)
-        self._tell(attempt, ending, verdict, events)
+            self._let_go(attempt, ending, verdict, events)
+        else:
+            # Nothing is left to clear away, so nobody needs to wait for the answer: waiting costs as much as the rest.
+            attempt.phase = "reporting"
+            self._line.hand_in(ending.report(attempt), lambda told: self._let_go(attempt, ending, told, events))
+            verdict = Verdict.accepted
         if ending.outcome is not Outcome.succeeded or verdict is Verdict.stale:
             raise AttemptFailed(_described(ending, verdict))
+
+    def _let_go(self, attempt: Attempt, ending: Ending, verdict: Verdict, events: TaskEvents | None) -> None:
+        self._attempts.remove(attempt.id)
+        self._tell(attempt, ending, verdict, events)
 
     def _run(self, attempt: Attempt) -> Ending:
         """The attempt's end, whatever happens. What is not foreseen is ours, not the job's."""
@@ -132,6 +185,12 @@ class Runner:
         return runtime
 
     def _finish(self, attempt: Attempt, ending: Ending) -> Verdict:
+        try:
+            return self._report(attempt, ending)
+        finally:
+            self._computers.clear_away(attempt)
+
+    def _report(self, attempt: Attempt, ending: Ending) -> Verdict:
         attempt.phase = "reporting"
         if attempt.stop_reason is not None:
             self._computers.remove(attempt)
@@ -180,6 +239,15 @@ def _stopped_or(ending: Ending, reason: Stop | None) -> Ending:
     if reason is None or (ending.outcome is Outcome.succeeded and reason in (Stop.hand_back, Stop.fence)):
         return ending
     return of_stop(reason)
+
+
+def _spec(grant: Grant) -> JobSpec | None:
+    try:
+        return None if grant.spec is None else JobSpec.from_json(grant.spec)
+    except TypeError as error:
+        # A field that every protocol version had is missing. The claim stands, so its lease will end it.
+        log.error("spec_not_understood", attempt=grant.attempt_id, error=str(error))
+        return None
 
 
 class _UnknownRuntime(LongshoreError):

@@ -70,6 +70,8 @@ class Limits:
 class Script:
     """Runs a job's script with one interpreter."""
 
+    is_instant = False
+
     def __init__(
         self,
         interpreter: str,

@@ -19,7 +19,7 @@ from worker.computer.contract import ComputerError, ComputerSpec, DriverUnavaila
 from worker.jobs.computers import Computers
 from worker.jobs.ending import Ending
 from worker.jobs.runner import Runner
-from worker.uplink import Verdict
+from worker.uplink import OnGrant, OnVerdict, Verdict
 
 SUCCESS = Ending(Outcome.succeeded, result="x")
 
@@ -91,6 +91,9 @@ class Line:
             attempt_id, token="t", job_id="j", number=2, spec=JobSpec("task", "agent", "test").to_json() | {"new": 1}
         )
 
+    def claim_then(self, attempt_id: str, on_grant: OnGrant) -> None:
+        on_grant(self.claim(attempt_id))
+
     def keep(self, report: Report) -> None:
         self.kept.append(report.attempt_id)
 
@@ -99,12 +102,19 @@ class Line:
         self.reports[report.attempt_id] = report
         return self.verdict
 
+    def hand_in(self, report: Report, on_verdict: OnVerdict | None = None) -> None:
+        verdict = self.report(report)
+        if on_verdict is not None:
+            on_verdict(verdict)
+
     def forget(self, attempt_id: str) -> None:
         self.forgotten.append(attempt_id)
 
 
 class Runtime:
     """Runs whatever the test says, in a computer."""
+
+    is_instant = False
 
     def __init__(self, computers: Computers) -> None:
         self.computers = computers
@@ -363,6 +373,33 @@ def test_a_claim_under_way_when_the_node_stops_is_handed_back(node: Node) -> Non
     with pytest.raises(AttemptFailed):
         node.run("a1")
     assert node.line.reports["a1"].outcome == "returned"
+
+
+def test_a_light_ticket_keeps_no_thread_waiting(node: Node) -> None:
+    go_on = threading.Event()
+
+    def wait(attempt: Attempt) -> Ending:
+        assert go_on.wait(10)
+        return SUCCESS
+
+    node.runtime.body = wait
+    node.runner.run(RunTicket("a1", "j", 1, "n", takes_slot=False), "shown")
+    assert held(node, "a1").phase == "running"
+    go_on.set()
+    assert node.attempts.wait_empty(10)
+    assert node.line.reports["a1"].outcome == "succeeded"
+
+
+def test_a_light_ticket_that_is_refused_leaves_nothing_in_hand(node: Node) -> None:
+    node.line.refused = "stale_attempt"
+    node.runner.run(RunTicket("a1", "j", 1, "n", takes_slot=False), "shown")
+    assert node.attempts.wait_empty(0)
+
+
+def test_a_light_ticket_of_an_unknown_runtime_is_told(node: Node) -> None:
+    node.runner._runtimes = {}
+    node.runner.run(RunTicket("a1", "j", 1, "n", takes_slot=False), "shown")
+    assert node.line.reports["a1"].reason_code == "runtime_unknown"
 
 
 def test_the_reaper_spares_what_is_in_use(node: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import fakeredis
 
@@ -28,6 +29,11 @@ def test_the_body_holds_ids_only() -> None:
     args, kwargs, _ = json.loads(base64.b64decode(json.loads(run_message(ticket))["body"]))
     assert args == []
     assert kwargs == {"v": 1, "job": ticket.job, "attempt": ticket.attempt, "number": 2, "node": ticket.node}
+
+
+def test_a_job_without_a_computer_has_a_light_ticket() -> None:
+    ticket = replace(_ticket(), takes_slot=False)
+    assert json.loads(base64.b64decode(json.loads(run_message(ticket))["body"]))[1]["light"] is True
 
 
 def test_a_ticket_stays_under_a_kilobyte_whatever_the_agent_is_called() -> None:
