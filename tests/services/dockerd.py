@@ -1,8 +1,9 @@
 """A private Docker daemon with the computer image in it; gone, with every container it ran, when the tests are gone.
 
-The daemon lives in a mount namespace of its own, so its mounts vanish with it. Its containers are not its children,
-and SIGKILL of the tests would leave them running: a clean-up process, which carries no mark of the tests and holds the
-other end of a pipe, ends them through their control group and removes the directory.
+The daemon lives in a mount namespace of its own, so its mounts vanish with it; with a bridge also in a network
+namespace, so that neither the bridge nor its firewall rules ever are on the machine. Its containers are not its
+children, and SIGKILL of the tests would leave them running: a clean-up process, which carries no mark of the tests and
+holds the other end of a pipe, ends them through their control group and removes the directory.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ def what_is_missing() -> str | None:
 
 @dataclass
 class DockerDaemon:
-    """One daemon at a socket in a directory of its own. Without `bridge` its containers can have no network."""
+    """One daemon at a socket in a directory of its own.
+
+    With `bridge` its containers can have a network, which leads nowhere but to each other.
+    """
 
     bridge: bool = False
     image: str | None = IMAGE
@@ -108,7 +112,8 @@ class DockerDaemon:
 
     def _start(self) -> processes.Child:
         environment = {**os.environ, _MARK: str(self.directory)}
-        child = processes.start(["unshare", "--mount", *self._command()], log=self._log, env=environment)
+        namespaces = ["unshare", "--mount", *(["--net"] if self.bridge else [])]
+        child = processes.start([*namespaces, *self._command()], log=self._log, env=environment)
         child.wait_until(self._answers, what="an answer of dockerd", seconds=_READY_SECONDS)
         return child
 
