@@ -108,7 +108,9 @@ def _shared_processors() -> list[Processor]:
 def _rendering(log_format: LogFormat, target: TextIO) -> list[Processor]:
     if log_format == "json":
         return [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer(serializer=_json)]
-    return [structlog.dev.ConsoleRenderer(colors=target.isatty())]
+    # The plain form: a pretty one prints the values of local variables, and among them are credentials.
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=target.isatty(), exception_formatter=plain)]
 
 
 def _json(value: Any, **_: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 DEFAULT_SPACE = "default"
 
@@ -32,6 +34,8 @@ class Actor:
     rights: frozenset[str] = field(default_factory=frozenset)
     space: str = DEFAULT_SPACE
     credential_id: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What authentication learned on its way and the handler would have to ask for again."""
 
     def may(self, right: str) -> bool:
         """Whether the rights cover `noun:verb`; `noun:*`, `*:verb` and `*` are wildcards."""

@@ -18,7 +18,6 @@ from shared.clock import rfc3339
 from shared.contracts.node import ENROL_TOKEN_PREFIX, NODE_TOKEN_PREFIX, Enrol, Heartbeat, Sync
 
 fleet = Slice("workers", "Worker nodes: enrolment, approval, heartbeats, and what they run")
-APPROVED = "approved"
 _PRIORITY = {number: word for word, number in queue.PRIORITIES.items()}
 
 
@@ -26,8 +25,8 @@ def _node_actor(tx: Transaction, token: str) -> Actor | None:
     node = service.authenticate(tx, token)
     if node is None:
         return None
-    roles = (APPROVED,) if node.is_approved else ()
-    return Actor(id=node.id, kind=ActorKind.NODE, name=node.name, roles=roles, credential_id=node.id)
+    facts = {"is_approved": bool(node.is_approved), "epoch": node.epoch}
+    return Actor(id=node.id, kind=ActorKind.NODE, name=node.name, credential_id=node.id, facts=facts)
 
 
 def _enrolment_actor(tx: Transaction, token: str) -> Actor | None:
@@ -94,7 +93,7 @@ def heartbeat(call: Call, worker_id: str) -> dict[str, Any]:
 )
 def sync_worker(call: Call, worker_id: str) -> dict[str, Any]:
     """Claim attempts and report how others ended, many at a time."""
-    service.require_ready(call.tx, worker_id, epoch=call.body["epoch"])
+    service.require_ready(**call.actor.facts, asked=call.body["epoch"])
     return queue.sync(call.tx, call.resources, node_id=worker_id, request=Sync.from_json(call.body)).to_json()
 
 

@@ -179,13 +179,12 @@ def miss(tx: Transaction, resources: Resources) -> int:
     return len(silent)
 
 
-def require_ready(tx: Transaction, node_id: str, *, epoch: str) -> None:
-    """The node may claim: it is approved, and this is the daemon whose heartbeat came last."""
-    node = store.credential(tx, node_id)
-    if node is None or not node.is_approved:
+def require_ready(*, is_approved: bool, epoch: str | None, asked: str) -> None:
+    """The node may claim: it is approved, and it is the daemon whose heartbeat came last that asks."""
+    if not is_approved:
         raise Forbidden("this worker is not approved")
-    if node.epoch != epoch:
-        raise Conflict("send a heartbeat with this epoch first", epoch=epoch)
+    if epoch != asked:
+        raise Conflict("send a heartbeat with this epoch first", epoch=asked)
 
 
 def facts(tx: Transaction) -> list[NodeFacts]:

@@ -12,14 +12,12 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Table
-from sqlalchemy.dialects import postgresql, sqlite
 
-from coordinator.domains.queue.models import agent_stats, attempts, events, job_events, jobs
+from coordinator.domains.queue.models import agent_stats, attempts, events, job_events, job_results, jobs
 from coordinator.domains.queue.rows import Attempt, Job
 from coordinator.domains.queue.states import ATTEMPT, ENDED, JOB, AttemptState, JobState
 from coordinator.store.database import Transaction
-from coordinator.store.rowset import insert_many, update_many
+from coordinator.store.rowset import Batch, insert_many, write_all
 from shared.errors import StateConflict
 
 log = structlog.get_logger(__name__)
@@ -66,6 +64,8 @@ ATTEMPT_INSERTS = (
     "publish_count",
 )
 JOB_EVENT_COLUMNS = ("job_id", "attempt_number", "at", "type", "level", "stream", "message", "data")
+RESULT_COLUMNS = ("job_id", "attempt_id", "result")
+STATS_COLUMNS = ("agent_id", "succeeded", "failed", "run_ms")
 EVENT_COLUMNS = ("at", "space", "type", "subject_id", "data")
 
 
@@ -85,18 +85,32 @@ class Move:
     data: dict[str, Any] | None = None
 
 
-def apply(tx: Transaction, moves: Sequence[Move]) -> None:
-    """Write the moves. Raises StateConflict when a lifecycle forbids one or a row is not as it was read."""
+def apply(tx: Transaction, moves: Sequence[Move], *, results: Sequence[dict[str, Any]] = ()) -> None:
+    """Write the moves, and the results that were accepted with them.
+
+    Raises StateConflict when a lifecycle forbids one of them or a row is not as it was read.
+    """
     if not moves:
         return
     for move in moves:
         _require_allowed(move)
-    _update_attempts(tx, [m for m in moves if m.attempt_before is not None and m.attempt_after is not None])
-    _update_jobs(tx, moves)
-    _insert_attempts(tx, [m.attempt_after for m in moves if m.attempt_before is None and m.attempt_after is not None])
-    tell(tx, (_history(move, tx.now) for move in moves))
-    announce(tx, [event for move in moves for event in _consequences(move, tx.now)])
-    _count(tx.conn, moves)
+    changed = [m for m in moves if m.attempt_before is not None and m.attempt_after is not None]
+    fresh = [m.attempt_after for m in moves if m.attempt_before is None and m.attempt_after is not None]
+    written = write_all(
+        tx.conn,
+        [
+            Batch(attempts, ATTEMPT_WRITES, [_attempt_row(move) for move in changed], guard="state"),
+            Batch(jobs, JOB_WRITES, [_job_row(m) for m in moves], guard="version", touch=(("updated_at", tx.now),)),
+            Batch(attempts, ATTEMPT_INSERTS, [_fields(attempt, ATTEMPT_INSERTS) for attempt in fresh]),
+            Batch(job_events, JOB_EVENT_COLUMNS, [_history(move, tx.now) for move in moves]),
+            Batch(events, EVENT_COLUMNS, [event for move in moves for event in _consequences(move, tx.now)]),
+            Batch(job_results, RESULT_COLUMNS, results),
+            Batch(agent_stats, STATS_COLUMNS, _totals(moves), adding=STATS_COLUMNS[1:]),
+        ],
+    )
+    if written[:2] != [len(changed), len(moves)]:
+        raise StateConflict("a job or an attempt was not as it was read", expected=len(moves), written=written[1])
+    tx.ring()
     tx.after_commit(lambda: _log_unusual(moves))
 
 
@@ -137,32 +151,15 @@ def _require_allowed(move: Move) -> None:
         ATTEMPT.require(old.state, new.state)
 
 
-def _update_jobs(tx: Transaction, moves: Sequence[Move]) -> None:
-    rows = [{"id": m.before.id, "seen": m.before.version, **_fields(m.after, JOB_WRITES)} for m in moves]
-    touch = (("updated_at", tx.now),)
-    _require_all(update_many(tx.conn, jobs, JOB_WRITES, rows, guard="version", touch=touch), moves, "job")
+def _job_row(move: Move) -> dict[str, Any]:
+    return {"id": move.before.id, "seen": move.before.version, **_fields(move.after, JOB_WRITES)}
 
 
-def _update_attempts(tx: Transaction, moves: Sequence[Move]) -> None:
-    if not moves:
-        return
-    rows = [
-        {"id": m.attempt_before.id, "seen": str(m.attempt_before.state), **_fields(m.attempt_after, ATTEMPT_WRITES)}
-        for m in moves
-        if m.attempt_before is not None and m.attempt_after is not None
-    ]
-    _require_all(update_many(tx.conn, attempts, ATTEMPT_WRITES, rows, guard="state"), moves, "attempt")
-
-
-def _insert_attempts(tx: Transaction, fresh: Sequence[Attempt]) -> None:
-    if fresh:
-        rows = [_fields(attempt, ATTEMPT_INSERTS) for attempt in fresh]
-        insert_many(tx.conn, attempts, ATTEMPT_INSERTS, rows)
-
-
-def _require_all(count: int, moves: Sequence[Move], what: str) -> None:
-    if count != len(moves):
-        raise StateConflict(f"{len(moves) - count} of {len(moves)} {what} rows were not as they were read")
+def _attempt_row(move: Move) -> dict[str, Any]:
+    assert move.attempt_before is not None
+    assert move.attempt_after is not None
+    before, after = move.attempt_before, move.attempt_after
+    return {"id": before.id, "seen": str(before.state), **_fields(after, ATTEMPT_WRITES)}
 
 
 def _fields(value: Job | Attempt, names: Sequence[str]) -> dict[str, Any]:
@@ -217,8 +214,8 @@ def _consequences(move: Move, now: datetime) -> Iterable[dict[str, Any]]:
     }
 
 
-def _count(conn: Connection, moves: Sequence[Move]) -> None:
-    """Add the ended jobs to their agents' totals: one row per agent, in id order so that writers never deadlock."""
+def _totals(moves: Sequence[Move]) -> list[dict[str, Any]]:
+    """What the ended jobs add to their agents' totals: a row per agent, in id order so that writers never deadlock."""
     totals: dict[str, list[int]] = {}
     for move in moves:
         if move.after.state not in ENDED or move.before.state in ENDED or move.after.agent_id is None:
@@ -227,13 +224,7 @@ def _count(conn: Connection, moves: Sequence[Move]) -> None:
         total[0] += move.after.state is JobState.succeeded
         total[1] += move.after.state is JobState.dead
         total[2] += _run_ms(move)
-    if not totals:
-        return
-    rows = [
-        {"agent_id": agent_id, "succeeded": good, "failed": bad, "run_ms": ms}
-        for agent_id, (good, bad, ms) in sorted(totals.items())
-    ]
-    _add_up(conn, agent_stats, rows)
+    return [dict(zip(STATS_COLUMNS, (agent_id, *total), strict=True)) for agent_id, total in sorted(totals.items())]
 
 
 def _run_ms(move: Move) -> int:
@@ -241,10 +232,3 @@ def _run_ms(move: Move) -> int:
     if attempt is None or attempt.state is not AttemptState.succeeded or not attempt.usage:
         return 0
     return int(attempt.usage.get("wall_ms") or 0)
-
-
-def _add_up(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(table).values(list(rows))
-    added = {name: table.c[name] + statement.excluded[name] for name in ("succeeded", "failed", "run_ms")}
-    conn.execute(statement.on_conflict_do_update(index_elements=["agent_id"], set_=added))

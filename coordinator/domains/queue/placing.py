@@ -52,6 +52,7 @@ class _Wish:
 def place(tx: Transaction, nodes: Sequence[NodeFacts], *, batch: int) -> Placed:
     """Place as many ready jobs as there is room for, most urgent first, oldest first among equals."""
     room = Room(nodes)
+    now_ms = int(tx.now.timestamp() * 1000)
     open_wishes = [wish for wish in _wishes(tx) if _is_open(tx, wish, nodes)]
     made: list[moves.Move] = []
     specs: dict[str, str] = {}
@@ -62,7 +63,7 @@ def place(tx: Transaction, nodes: Sequence[NodeFacts], *, batch: int) -> Placed:
         node = room.take(wish.needs)
         if node is None:
             continue
-        made.append(decisions.place(job, node, attempt_id=new_id(), takes_slot=wish.needs.takes_slot, now=tx.now))
+        made.append(decisions.place(job, node, attempt_id=new_id(now_ms), takes_slot=wish.needs.takes_slot, now=tx.now))
         specs[job.id] = agent
         if wish.agent_id in lane_left:
             lane_left[wish.agent_id] -= 1

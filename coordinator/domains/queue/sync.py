@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, case, select
 
 from coordinator.domains.queue import decisions, moves
 from coordinator.domains.queue.limits import Limits
-from coordinator.domains.queue.models import attempts, job_results, jobs
+from coordinator.domains.queue.models import attempts, jobs
 from coordinator.domains.queue.rows import Attempt, Job, pair_of, select_pairs
 from coordinator.domains.queue.signals import nudge
+from coordinator.domains.queue.states import AttemptState, JobState
 from coordinator.domains.queue.tokens import attempt_token, token_hash
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
-from coordinator.store.rowset import insert_many
 from shared.contracts.node import Claim, Grant, Outcome, Report, Sync, SyncReply
 
 Pairs = Mapping[str, tuple[Attempt, Job]]
@@ -27,21 +28,22 @@ def sync(tx: Transaction, resources: Resources, *, node_id: str, request: Sync) 
     limits = Limits.of(resources.settings)
     claims = [Claim.from_json(item) for item in request.claims]
     reports = [Report.from_json(item) for item in request.reports]
-    pairs = lock_pairs(tx, {item.attempt_id for item in claims} | {item.attempt_id for item in reports})
+    pairs, specs = lock_pairs(tx, {item.attempt_id for item in claims} | {item.attempt_id for item in reports})
     verdicts, ended = _decide_reports(tx, pairs, reports, node_id=node_id, limits=limits)
     grants, started = _decide_claims(
         tx, pairs, claims, node_id=node_id, epoch=request.epoch, key=resources.key("attempts"), limits=limits
     )
-    moves.apply(tx, [*ended, *started])
-    _store_results(tx, reports, ended)
+    moves.apply(tx, [*ended, *started], results=_results(reports, ended))
     if ended:
         nudge(tx, resources, "report")
-    return SyncReply(grants=[grant.to_json() for grant in _with_specs(tx, grants)], reports=verdicts)
+    return SyncReply(grants=[grant.to_json() for grant in _with_specs(tx, grants, specs)], reports=verdicts)
 
 
-# Statements of the hot path are made once: making one costs more Python than running it.
+# Statements of the hot path are made once: making one costs more Python than running it. A round trip costs more
+# still, so what a grant will need comes along with the lock: the spec, of attempts that may be granted.
 _LOCK_PAIRS = (
     select_pairs()
+    .add_columns(case((attempts.c.state == str(AttemptState.dispatched), jobs.c.spec)).label("spec"))
     .where(attempts.c.id.in_(bindparam("ids", expanding=True)))
     .order_by(jobs.c.id)
     .with_for_update(of=jobs)
@@ -49,12 +51,21 @@ _LOCK_PAIRS = (
 _SPECS = select(jobs.c.id, jobs.c.spec).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
 
 
-def lock_pairs(tx: Transaction, attempt_ids: Collection[str]) -> dict[str, tuple[Attempt, Job]]:
-    """The attempts with their jobs, the jobs' rows locked in id order so that two batches never deadlock."""
+def lock_pairs(tx: Transaction, attempt_ids: Collection[str]) -> tuple[Pairs, dict[str, Any]]:
+    """The attempts with their jobs, the jobs' rows locked in id order so that two batches never deadlock.
+
+    Also the specs of the jobs whose attempts wait to be claimed.
+    """
     if not attempt_ids:
-        return {}
-    rows = tx.conn.execute(_LOCK_PAIRS, {"ids": sorted(attempt_ids)})
-    return {attempt.id: (attempt, job) for attempt, job in map(pair_of, rows)}
+        return {}, {}
+    pairs: dict[str, tuple[Attempt, Job]] = {}
+    specs: dict[str, Any] = {}
+    for row in tx.conn.execute(_LOCK_PAIRS, {"ids": sorted(attempt_ids)}):
+        attempt, job = pair_of(row)
+        pairs[attempt.id] = attempt, job
+        if row.spec is not None:
+            specs[job.id] = row.spec
+    return pairs, specs
 
 
 def _decide_reports(
@@ -124,23 +135,21 @@ def _decide_claims(
     return grants, made
 
 
-def _with_specs(tx: Transaction, grants: Sequence[Grant]) -> list[Grant]:
-    """The grants with what is to be done; specs are read only for what was granted."""
-    ids = [grant.job_id for grant in grants if grant.job_id]
-    if not ids:
-        return list(grants)
-    specs = {row.id: row.spec for row in tx.conn.execute(_SPECS, {"ids": ids})}
-    return [Grant(**{**grant.to_json(), "spec": specs[grant.job_id]}) if grant.job_id else grant for grant in grants]
+def _with_specs(tx: Transaction, grants: Sequence[Grant], specs: dict[str, Any]) -> list[Grant]:
+    """The grants with what is to be done. Asked again, an attempt runs already and its spec is read anew."""
+    missing = [grant.job_id for grant in grants if grant.job_id and grant.job_id not in specs]
+    if missing:
+        specs = specs | {row.id: row.spec for row in tx.conn.execute(_SPECS, {"ids": missing})}
+    return [replace(grant, spec=specs[grant.job_id]) if grant.job_id else grant for grant in grants]
 
 
-def _store_results(tx: Transaction, reports: Sequence[Report], ended: Sequence[moves.Move]) -> None:
+def _results(reports: Sequence[Report], ended: Sequence[moves.Move]) -> list[dict[str, Any]]:
+    """What the accepted successes brought."""
     told = {report.attempt_id: report for report in reports}
-    rows: list[dict[str, Any]] = [
+    return [
         {"job_id": move.after.id, "attempt_id": attempt.id, "result": told[attempt.id].result}
         for move in ended
         if (attempt := move.attempt_after) is not None
-        and move.after.state == "succeeded"
+        and move.after.state is JobState.succeeded
         and told[attempt.id].result is not None
     ]
-    if rows:
-        insert_many(tx.conn, job_results, ("job_id", "attempt_id", "result"), rows)
