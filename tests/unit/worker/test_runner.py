@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -76,8 +75,9 @@ class Driver:
 class Line:
     """An uplink that grants everything and remembers what it was told."""
 
-    def __init__(self, log: list[str]) -> None:
+    def __init__(self, log: list[str], changed: threading.Condition) -> None:
         self.log = log
+        self._changed = changed
         self.reports: dict[str, Report] = {}
         self.kept: list[str] = []
         self.forgotten: list[str] = []
@@ -98,8 +98,10 @@ class Line:
         self.kept.append(report.attempt_id)
 
     def report(self, report: Report) -> Verdict:
-        self.log.append(f"reported {report.attempt_id}")
-        self.reports[report.attempt_id] = report
+        with self._changed:
+            self.log.append(f"reported {report.attempt_id}")
+            self.reports[report.attempt_id] = report
+            self._changed.notify_all()
         return self.verdict
 
     def hand_in(self, report: Report, on_verdict: OnVerdict | None = None) -> None:
@@ -116,11 +118,16 @@ class Runtime:
 
     is_instant = False
 
-    def __init__(self, computers: Computers) -> None:
+    def __init__(self, computers: Computers, changed: threading.Condition) -> None:
         self.computers = computers
+        self.begun: set[str] = set()
+        self._changed = changed
         self.body: Callable[[Attempt], Ending] = lambda _attempt: SUCCESS
 
     def run(self, attempt: Attempt) -> Ending:
+        with self._changed:
+            self.begun.add(attempt.id)
+            self._changed.notify_all()
         self.computers.rent(attempt, ComputerSpec(id=attempt.id))
         return self.body(attempt)
 
@@ -129,11 +136,12 @@ class Node:
     """The runner with everything around it."""
 
     def __init__(self) -> None:
+        self.changed = threading.Condition()
         self.driver = Driver()
         self.computers = Computers(self.driver, slots=2)  # type: ignore[arg-type]
         self.attempts = Attempts()
-        self.line = Line(self.driver.log)
-        self.runtime = Runtime(self.computers)
+        self.line = Line(self.driver.log, self.changed)
+        self.runtime = Runtime(self.computers, self.changed)
         self.pool = ThreadPoolExecutor(20)
         self.is_heard = True
         self.runner = Runner(
@@ -167,10 +175,11 @@ def until_stopped(attempt: Attempt) -> Ending:
 
 
 def held(node: Node, attempt: str) -> Attempt:
-    give_up = time.monotonic() + 10
-    while (found := node.attempts.find(attempt)) is None or found.phase == "claimed":
-        assert time.monotonic() < give_up
-        time.sleep(0.001)
+    """The attempt, once its runtime has it."""
+    with node.changed:
+        assert node.changed.wait_for(lambda: attempt in node.runtime.begun, 10)
+    found = node.attempts.find(attempt)
+    assert found is not None
     return found
 
 
@@ -200,7 +209,8 @@ def test_an_attempt_that_is_in_hand_is_not_claimed_again(node: Node) -> None:
 
 
 def test_no_more_computers_run_than_there_are_slots_and_twice_as_many_exist_at_most(node: Node) -> None:
-    running = threading.Semaphore(0)
+    # Each runs only together with another, so that slots are really used side by side.
+    pairs = threading.Barrier(2)
     at_once: list[int] = []
     count = 0
     lock = threading.Lock()
@@ -210,8 +220,7 @@ def test_no_more_computers_run_than_there_are_slots_and_twice_as_many_exist_at_m
         with lock:
             count += 1
             at_once.append(count)
-        running.release()
-        time.sleep(0.005)
+        pairs.wait(10)
         with lock:
             count -= 1
         return SUCCESS
@@ -219,7 +228,7 @@ def test_no_more_computers_run_than_there_are_slots_and_twice_as_many_exist_at_m
     node.runtime.body = body
     for future in [node.begin(f"a{number}") for number in range(16)]:
         future.result(20)
-    assert max(at_once) <= 2
+    assert max(at_once) == 2
     assert node.driver.most <= 4
 
 
@@ -227,11 +236,9 @@ def test_the_next_job_does_not_wait_for_the_removal_of_the_last(node: Node) -> N
     node.driver.may_remove.clear()
     for attempt in ("a1", "a2"):
         node.run(attempt)
-    node.run_done = node.begin("a3")  # type: ignore[attr-defined]
-    give_up = time.monotonic() + 10
-    while "a3" not in node.line.reports:
-        assert time.monotonic() < give_up
-        time.sleep(0.001)
+    node.begin("a3")
+    with node.changed:
+        assert node.changed.wait_for(lambda: "a3" in node.line.reports, 10)
     assert "removed a1" not in node.driver.log
     node.driver.may_remove.set()
 
