@@ -14,9 +14,9 @@ from typing import Any, Self
 PROTOCOL = 1
 """Raised when a node and a coordinator of different age can no longer talk."""
 
-NODE_TOKEN_PREFIX = "lsn_"
-ENROL_TOKEN_PREFIX = "lse_"
-ATTEMPT_TOKEN_HEADER = "X-Attempt-Token"
+NODE_TOKEN_PREFIX = "lsn_"  # noqa: S105 - what a token begins with is no secret
+ENROL_TOKEN_PREFIX = "lse_"  # noqa: S105
+ATTEMPT_TOKEN_HEADER = "X-Attempt-Token"  # noqa: S105
 
 
 class Message:
@@ -164,7 +164,7 @@ class Grant(Message):
 
 @dataclass(frozen=True, slots=True)
 class Report(Message):
-    """How an attempt ended. `digest` is the SHA-256 of the canonical result, so that a repeated report is recognised."""
+    """How an attempt ended. `digest` is the SHA-256 of the canonical result: it makes a repeated report known."""
 
     attempt_id: str
     token: str
@@ -200,7 +200,7 @@ class SyncReply(Message):
 
 @dataclass(frozen=True, slots=True)
 class LogLine(Message):
-    """One line of a job. `offset` counts the lines of this attempt from 0, so that a resent batch is not stored twice."""
+    """One line of a job. `offset` counts the attempt's lines from 0, so that a resent batch is not stored twice."""
 
     attempt_id: str
     token: str

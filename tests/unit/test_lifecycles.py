@@ -42,7 +42,7 @@ def test_every_state_is_in_the_table_and_reachable(life: Lifecycle[Any], states:
 def test_nothing_leaves_success_or_cancellation_and_only_a_redrive_leaves_death() -> None:
     assert JOB.terminal == {JobState.succeeded, JobState.cancelled}
     assert JOB.moves[JobState.dead] == {JobState.queued}
-    assert ENDED == JOB.terminal | {JobState.dead}
+    assert JOB.terminal | {JobState.dead} == ENDED
 
 
 def test_a_job_that_is_being_stopped_never_succeeds() -> None:

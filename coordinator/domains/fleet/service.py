@@ -97,7 +97,7 @@ def beat(tx: Transaction, resources: Resources, node_id: str, told: Heartbeat) -
         raise NotFound(f"there is no worker {node_id}")
     restarted = bool(told.epoch) and node.epoch not in (None, told.epoch)
     store.beat(tx, node_id, _facts_of(tx, told))
-    status = _move(tx, resources, node, _status_for(node, told), _status_reason(told))
+    status = _move(tx, resources, node, _status_for(node, told), _status_reason(node, told))
     _remember_vitals(tx, resources.settings, node_id, told)
     if not node.is_approved:
         # Somebody may be about to approve it, and nothing else would tell it so.
@@ -306,7 +306,9 @@ def _status_for(node: Node, told: Heartbeat) -> NodeStatus:
     return NodeStatus.maintenance if node.is_draining or told.draining else NodeStatus.online
 
 
-def _status_reason(told: Heartbeat) -> str | None:
+def _status_reason(node: Node, told: Heartbeat) -> str | None:
+    if not node.is_approved:
+        return str(node.status_reason)
     if told.queue_ok is False:
         return "it does not hear its queue"
     if told.docker_ok is False:
