@@ -27,6 +27,7 @@ class Ticket:
     number: int
     node_id: str
     agent: str
+    takes_slot: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def place(tx: Transaction, nodes: Sequence[NodeFacts], *, batch: int) -> Placed:
 def _ticket(move: moves.Move, agent: str) -> Ticket:
     attempt = move.attempt_after
     assert attempt is not None
-    return Ticket(attempt.id, attempt.job_id, attempt.number, attempt.node_id, agent)
+    return Ticket(attempt.id, attempt.job_id, attempt.number, attempt.node_id, agent, attempt.takes_slot)
 
 
 def _ready() -> ColumnElement[bool]:

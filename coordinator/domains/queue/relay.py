@@ -38,8 +38,7 @@ class Relay:
             return True
         messages: dict[str, list[bytes]] = {}
         for ticket in batch:
-            message = tickets.RunTicket(ticket.attempt_id, ticket.job_id, ticket.number, ticket.node_id, ticket.agent)
-            messages.setdefault(ticket.node_id, []).append(tickets.run_message(message))
+            messages.setdefault(ticket.node_id, []).append(tickets.run_message(_run_ticket(ticket)))
         return self._push(messages, [ticket.attempt_id for ticket in batch])
 
     def answers(self) -> bool:
@@ -109,5 +108,16 @@ class Relay:
         return [row.id for row in tx.conn.execute(query.limit(UNPUBLISHED_BATCH))]
 
 
+def _run_ticket(ticket: Ticket) -> tickets.RunTicket:
+    return tickets.RunTicket(
+        attempt=ticket.attempt_id,
+        job=ticket.job_id,
+        number=ticket.number,
+        node=ticket.node_id,
+        agent=ticket.agent,
+        takes_slot=ticket.takes_slot,
+    )
+
+
 def _ticket(row: Any) -> Ticket:
-    return Ticket(row.id, row.job_id, row.number, row.node_id, row.agent or "")
+    return Ticket(row.id, row.job_id, row.number, row.node_id, row.agent or "", bool(row.takes_slot))
