@@ -200,7 +200,7 @@ def test_checking_a_node_at_work_leaves_its_computers_alone(process: ProcessDriv
     at_work = process.create(_spec())
     lively = [item for item in CHECKS if _topic(item) == "life"]
     results = run_checks(process, only=lively)
-    assert {result.verdict for result in results} == {Verdict.kept}
+    assert [result for result in results if result.verdict is not Verdict.kept] == []
     assert _sh(at_work, "echo well") == "well"
     at_work.destroy()
 

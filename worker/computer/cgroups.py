@@ -19,14 +19,16 @@ class CounterFiles:
     peak_memory: str
     memory_events: str
     processes: str
+    process_count: str
 
 
-def counters_v1(memory: Path, cpuacct: Path) -> CounterFiles:
+def counters_v1(memory: Path, cpuacct: Path, pids: Path) -> CounterFiles:
     return CounterFiles(
         cpu=str(cpuacct / "cpuacct.usage"),
         peak_memory=str(memory / "memory.max_usage_in_bytes"),
         memory_events=str(memory / "memory.oom_control"),
         processes=str(memory / "cgroup.procs"),
+        process_count=str(pids / "pids.current"),
     )
 
 
@@ -36,6 +38,7 @@ def counters_v2(group: Path) -> CounterFiles:
         peak_memory=str(group / "memory.peak"),
         memory_events=str(group / "memory.events"),
         processes=str(group / "cgroup.procs"),
+        process_count=str(group / "pids.current"),
     )
 
 
@@ -72,7 +75,8 @@ def parse_membership(lines: list[str]) -> Mapping[str, str]:
 
 def _files_of(groups: Mapping[str, str], memory: str) -> CounterFiles:
     if "memory" in groups:
-        return counters_v1(ROOT / "memory" / memory, ROOT / "cpuacct" / groups.get("cpuacct", memory))
+        cpuacct, pids = (groups.get(name, memory) for name in ("cpuacct", "pids"))
+        return counters_v1(ROOT / "memory" / memory, ROOT / "cpuacct" / cpuacct, ROOT / "pids" / pids)
     return counters_v2(ROOT / memory)
 
 
@@ -84,14 +88,14 @@ def read(path: str) -> str | None:
 
 
 def usage_from(cpu: str | None, peak_memory: str | None) -> Usage:
-    return Usage(cpu_ms=cpu_ms(cpu), peak_memory_bytes=_number(peak_memory))
+    return Usage(cpu_ms=cpu_ms(cpu), peak_memory_bytes=number(peak_memory))
 
 
 def cpu_ms(text: str | None) -> int | None:
     """`cpuacct.usage` is nanoseconds alone; `cpu.stat` has a line `usage_usec N`."""
     if not text:
         return None
-    nanoseconds = _number(text)
+    nanoseconds = number(text)
     if nanoseconds is not None:
         return nanoseconds // 1_000_000
     microseconds = _field(text, "usage_usec")
@@ -107,11 +111,11 @@ def _field(text: str, name: str) -> int | None:
     for line in text.splitlines():
         key, _, value = line.partition(" ")
         if key == name:
-            return _number(value)
+            return number(value)
     return None
 
 
-def _number(text: str | None) -> int | None:
+def number(text: str | None) -> int | None:
     stripped = (text or "").strip()
     return int(stripped) if stripped.isdigit() else None
 

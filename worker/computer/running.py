@@ -48,6 +48,10 @@ class CommandComputer(ABC):
         """The same once the command ended; a driver may spend more on the answer when it looks like one."""
 
     @abstractmethod
+    def _after_stop(self) -> None:
+        """Called when we ended a command: returns once the killed processes no longer count against the limits."""
+
+    @abstractmethod
     def put_files(self, files: Sequence[InputFile]) -> None: ...
 
     # -- the contract
@@ -76,6 +80,8 @@ class CommandComputer(ABC):
         with DiskWatch(self._disk_used, self.spec.disk_mb * 1024 * 1024) as watch:
             outcome = supervise(started, output, Terms(timeout_seconds, cancel, grace_seconds, watch.over), stdin)
             watch.look()
+        if outcome.end is not ExecEnd.exited:
+            self._after_stop()
         end = ExecEnd.disk_limit if watch.over.is_set() and outcome.end is ExecEnd.exited else outcome.end
         return _result(outcome, end, output, oom=self._had_oom(oom_before, outcome))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,18 @@ class DockerComputer(CommandComputer):
     def kill_all(self) -> None:
         exec_id = self._run.kill_everything()
         self._wait_for(lambda: self._run.exit_code(exec_id) is not None)
-        self._wait_for(lambda: (self._view.processes() or 0) <= _KEEPERS)
+        self._wait_for(self._is_at_rest)
+
+    def _after_stop(self) -> None:
+        # Killed is not yet reaped: a full process table would turn away the next command.
+        if self._run.has_nothing_to_do:
+            with suppress(ComputerLost):
+                self._wait_for(self._is_at_rest)
+
+    def _is_at_rest(self) -> bool:
+        """Unknown counts as no: a question that could not even be asked is the sign of a full process table."""
+        processes = self._view.processes()
+        return processes is not None and processes <= _KEEPERS
 
     def _wait_for(self, there: Callable[[], bool]) -> None:
         give_up = time.monotonic() + _PATIENCE_SECONDS

@@ -104,6 +104,12 @@ class ContainerEntry:
         else:
             self.detached(_SWEEP, {"MARK": f"{MARKER}={marker}", "SIGNAL": str(number)})
 
+    @property
+    def has_nothing_to_do(self) -> bool:
+        """Whether no command runs in a task's computer: after a kill only the keepers should be there."""
+        with self._lock:
+            return self._alone and self._running == 0
+
     def kill_everything(self) -> str:
         return self.detached(_KILL_EVERYTHING, {})
 

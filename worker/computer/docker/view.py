@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +16,10 @@ from worker.computer.output import STDOUT, Output
 from worker.computer.supervise import Terms, supervise
 
 _PATIENCE_SECONDS = 20.0
+_OURS_WHILE_ASKING = 2
+"""The shell and its `cat`."""
 _GROUP = cgroups.ROOT
-_V1 = cgroups.counters_v1(_GROUP / "memory", _GROUP / "cpuacct")
+_V1 = cgroups.counters_v1(_GROUP / "memory", _GROUP / "cpuacct", _GROUP / "pids")
 _V2 = cgroups.counters_v2(_GROUP)
 
 
@@ -92,11 +95,14 @@ class InsideView:
         return cgroups.oom_kills(old or new or None)
 
     def processes(self) -> int | None:
-        return None
+        (old,), (new,) = self._cat(_V1.process_count), self._cat(_V2.process_count)
+        count = cgroups.number(old or new)
+        return None if count is None else count - _OURS_WHILE_ASKING
 
     def _cat(self, *paths: str) -> list[str]:
         script = "; echo ---; ".join(f"cat {path} 2>/dev/null" for path in paths)
-        return self._ask(f"{script}; echo ---").decode("utf-8", "replace").split("---\n")[: len(paths)]
+        answers = self._ask(f"{script}; echo ---").decode("utf-8", "replace").split("---\n")
+        return [answer for answer, _ in zip_longest(answers[: len(paths)], paths, fillvalue="")]
 
     def _ask(self, script: str, *, user: str = KEEPER_USER) -> bytes:
         started = self._entry.ask(script, user=user)

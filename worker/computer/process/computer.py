@@ -134,6 +134,9 @@ class ProcessComputer(CommandComputer):
 
     # -- processes
 
+    def _after_stop(self) -> None:
+        """A sandbox's init ends only after all of its processes, and the loop waits for that."""
+
     def _entry(self) -> Entry:
         self._check_there()
         return self._run

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.computer.contract import ComputerError, ComputerSpec, Usage
+from worker.computer.contract import ComputerError, ComputerLost, ComputerSpec, Usage
 from worker.computer.output import STDERR, STDOUT
 from worker.computer.process import hosting, sandbox
 from worker.computer.process.groups import Group
@@ -26,6 +26,8 @@ from worker.computer.supervise import OutputSource
 _SIGNAL_BASE = 128
 _STATUS_PATIENCE_SECONDS = 10.0
 _LAST_WORDS_BYTES = 300
+_MAKERS = ("bwrap:", "mount:", "setpriv:", "sh:", "unshare:")
+"""How the complaints begin of those who make a sandbox, before a command of the job is there."""
 _KILLED = 137
 
 
@@ -63,8 +65,8 @@ class ProcessEntry:
     def start(self, argv: Sequence[str], env: Mapping[str, str], *, with_stdin: bool) -> StartedProcess:
         with self._lock:
             if self._closed:
-                raise ComputerError("the computer is gone", computer=self._spec.id)
-            started = self._start(argv, env, with_stdin)
+                raise ComputerLost("the computer is gone", computer=self._spec.id)
+            started = self._begin(argv, env, with_stdin)
             self._live.add(started)
         try:
             started.find_init()
@@ -83,6 +85,14 @@ class ProcessEntry:
             started.kill()
         for started in live:
             started.wait_dead()
+
+    def _begin(self, argv: Sequence[str], env: Mapping[str, str], with_stdin: bool) -> StartedProcess:
+        try:
+            return self._start(argv, env, with_stdin)
+        except OSError as error:
+            if not self._work.is_dir():
+                raise ComputerLost("the computer's directory is gone", computer=self._spec.id) from error
+            raise ComputerError(f"the command could not be started: {error}", computer=self._spec.id) from error
 
     def _start(self, argv: Sequence[str], env: Mapping[str, str], with_stdin: bool) -> StartedProcess:
         marker = env.get(MARKER, "")
@@ -305,7 +315,9 @@ class StartedProcess:
         if self._entry.memory_killed():
             return _KILLED
         words = self._last_words.decode("utf-8", "replace").strip()
-        raise ComputerError(f"the sandbox could not be made: {words or f'exit code {code}'}")
+        if words.startswith(_MAKERS):
+            raise ComputerError(f"the sandbox could not be made: {words}")
+        raise ComputerLost(f"the sandbox was ended from outside (exit code {code})")
 
     def _sweep(self) -> None:
         if self._entry.is_alone(self) and self._entry.group is not None:

@@ -78,7 +78,7 @@ def _group(home: Path, computer_id: str) -> Group:
         folder = cgroups.ROOT / _PARENT / name
         return Group((folder,), cgroups.Counters(cgroups.counters_v2(folder)))
     folders = {controller: cgroups.ROOT / controller / _PARENT / name for controller in _V1}
-    files = cgroups.counters_v1(folders["memory"], folders["cpuacct"])
+    files = cgroups.counters_v1(folders["memory"], folders["cpuacct"], folders["pids"])
     return Group(_distinct(folders.values()), cgroups.Counters(files))
 
 
