@@ -34,7 +34,7 @@ from shared.queue.names import NUDGE_CHANNEL
 
 log = structlog.get_logger(__name__)
 
-BREATH_SECONDS = 0.005
+BREATH_SECONDS = 0.01
 """Pause after a round of placement: what arrives meanwhile shares the next round's transaction."""
 FORGET_SECONDS = 60.0
 FORGET_BATCH = 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_waiting_has_an_end(supervisor: Supervisor, program: Make) -> None:
 
 def test_a_signal_interrupts_waiting(supervisor: Supervisor, program: Make) -> None:
     supervisor.start(program(WAITS))
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
     with pytest.raises(StopAsked):
         supervisor.wait_until(lambda: None, what="an answer", seconds=30)
@@ -119,7 +120,7 @@ def test_an_ending_that_is_final_is_not_undone(
 
     def say(text: str) -> None:
         said.append(text)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
     monkeypatch.setattr(supervisor, "_say", say)
 
@@ -160,7 +161,7 @@ def test_a_second_signal_kills_at_once(supervisor: Supervisor, program: Make, sa
     part = program(STUBBORN, stop_seconds=600)
     supervisor.start(part)
     supervisor.wait_until(lambda: _is_here(part), what="here", seconds=30)
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
     supervisor.stop([("part",)])
 
