@@ -199,7 +199,7 @@ class StartedProcess:
         ]
 
     def _stderr(self, data: bytes) -> list[tuple[str, bytes]]:
-        self._last_words = data[-_LAST_WORDS_BYTES:]
+        self._last_words = (self._last_words + data)[-_LAST_WORDS_BYTES:]
         return [(STDERR, data)]
 
     def find_init(self) -> None:
@@ -315,7 +315,7 @@ class StartedProcess:
         if self._entry.memory_killed():
             return _KILLED
         words = self._last_words.decode("utf-8", "replace").strip()
-        if words.startswith(_MAKERS):
+        if any(line.startswith(_MAKERS) for line in words.splitlines()):
             raise ComputerError(f"the sandbox could not be made: {words}")
         raise ComputerLost(f"the sandbox was ended from outside (exit code {code})")
 
