@@ -18,7 +18,7 @@ from coordinator.domains.fleet import service as fleet
 from coordinator.domains.queue import leadership
 from coordinator.domains.queue.leadership import NotLeading, Term
 from coordinator.domains.queue.limits import Limits
-from coordinator.domains.queue.placing import Placed, place
+from coordinator.domains.queue.placing import OUTLOOK, Placed, place
 from coordinator.domains.queue.relay import Relay
 from coordinator.domains.tasks.service import files
 from coordinator.resources import Resources
@@ -126,7 +126,6 @@ class Dispatcher:
                 return
             placed = self._place(term)
             self._relay.publish(placed.tickets)
-            self._due_at = self._when(placed.next_due)
             if not placed.tickets:
                 return
             self._stop.wait(BREATH_SECONDS)
@@ -136,8 +135,10 @@ class Dispatcher:
 
     def _place(self, term: Term) -> Placed:
         with self._resources.database.write() as tx:
-            leadership.require(tx, term)
-            assign_waiting(tx, self._resources, ASSIGN_BATCH)
+            outlook = leadership.require(tx, term, also=OUTLOOK)
+            self._due_at = self._when(outlook.next_due)
+            if outlook.has_unassigned:
+                assign_waiting(tx, self._resources, ASSIGN_BATCH)
             return place(tx, fleet.facts(tx), batch=self._settings.placement_batch)
 
     def _sweep(self, term: Term) -> None:

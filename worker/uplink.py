@@ -23,7 +23,7 @@ from worker.journal import Claimed, Ended, Entry, Forgotten, Granted, Journal
 
 WINDOW_SECONDS = 0.002
 """Under load a batch waits this long for company; an idle line sends at once."""
-FULL = 16
+FULL = 64
 MAX_ITEMS = 200
 MAX_BYTES = 1024 * 1024
 FAULTS = 4

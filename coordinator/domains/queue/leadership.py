@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, select, update
 
 from coordinator.domains.queue.models import leaders
 from coordinator.domains.queue.store import upsert
@@ -52,11 +54,27 @@ def renew(tx: Transaction, term: Term, *, seconds: float) -> None:
         raise NotLeading("another dispatcher leads now")
 
 
-def require(tx: Transaction, term: Term) -> None:
-    """Hold the lead's row to the end of this transaction; NotLeading when the term is over."""
-    mine = (leaders.c.name == DISPATCHER, leaders.c.holder == term.holder, leaders.c.epoch == term.epoch)
-    if tx.conn.execute(select(leaders.c.epoch).where(*mine).with_for_update(read=True)).first() is None:
+def require(tx: Transaction, term: Term, *, also: tuple[ColumnElement[Any], ...] = ()) -> Row[Any]:
+    """Hold the lead's row to the end of this transaction; NotLeading when the term is over.
+
+    `also` are scalar subqueries that come along: their values are in the answer, and a round trip is saved. They may
+    use the parameter `now`.
+    """
+    given = {"holder": term.holder, "epoch": term.epoch, "now": tx.now}
+    row = tx.conn.execute(_held(also), given).first()
+    if row is None:
         raise NotLeading("another dispatcher leads now")
+    return row
+
+
+@cache
+def _held(also: tuple[ColumnElement[Any], ...]) -> Select[Any]:
+    mine = (
+        leaders.c.name == DISPATCHER,
+        leaders.c.holder == bindparam("holder"),
+        leaders.c.epoch == bindparam("epoch"),
+    )
+    return select(leaders.c.epoch, *also).where(*mine).with_for_update(read=True, of=leaders)
 
 
 def resign(tx: Transaction, term: Term) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import ColumnElement, Integer, and_, bindparam, func, literal_column, or_, select, update
 
@@ -32,11 +31,10 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The outcome of one round: tickets to publish, whether more is waiting with room left, and when to look again."""
+    """The outcome of one round: tickets to publish, and whether there may be more to place at once."""
 
     tickets: Sequence[Ticket]
     is_full_batch: bool
-    next_due: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ def place(tx: Transaction, nodes: Sequence[NodeFacts], *, batch: int) -> Placed:
         if wish.agent_id in lane_left:
             lane_left[wish.agent_id] -= 1
     moves.apply(tx, made)
-    return Placed([_ticket(move, specs[move.after.id]) for move in made], len(made) >= batch, _next_due(tx))
+    return Placed([_ticket(move, specs[move.after.id]) for move in made], len(made) >= batch)
 
 
 def _ticket(move: moves.Move, agent: str) -> Ticket:
@@ -104,9 +102,17 @@ _HEADS = (
     .limit(bindparam("most", type_=Integer))
     .with_for_update(skip_locked=True)
 )
-_NEXT_DUE = select(func.min(jobs.c.not_before)).where(
-    jobs.c.state == literal_column("'queued'"), jobs.c.not_before > bindparam("now", type_=UTCDateTime)
+OUTLOOK = (
+    select(func.min(jobs.c.not_before))
+    .where(jobs.c.state == literal_column("'queued'"), jobs.c.not_before > bindparam("now", type_=UTCDateTime))
+    .scalar_subquery()
+    .label("next_due"),
+    select(jobs.c.id)
+    .where(jobs.c.state == literal_column("'queued'"), jobs.c.agent_id.is_(None))
+    .exists()
+    .label("has_unassigned"),
 )
+"""When the earliest delayed job is ready, and whether work waits for an agent: asked together with the lead."""
 
 
 def _wishes(tx: Transaction) -> list[_Wish]:
@@ -150,9 +156,3 @@ def _heads(tx: Transaction, wishes: Sequence[_Wish], room: Room, batch: int) -> 
     merged = heapq.merge(*lists)
     for _, index, job, name in list(merged)[:batch]:
         yield wishes[index], job, name
-
-
-def _next_due(tx: Transaction) -> datetime | None:
-    """When the earliest delayed job becomes ready."""
-    due: datetime | None = tx.conn.scalar(_NEXT_DUE, {"now": tx.now})
-    return due
