@@ -32,9 +32,7 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"
 
 # What makes a clone work on one machine only, or choose where packages come from instead of the user.
 FORBIDDEN_TEXT = re.compile(
-    r"/work/(?:main|shared|\.library)\b|/tmp/w/|/opt/(?:pypi|wheels)|/home/\w+/"
-    r"|pypi\.org|pythonhosted\.org|npmjs\.(?:org|com)|deb\.debian\.org|security\.debian\.org|archive\.ubuntu\.com"
-    r"|(?:index|registry-1|registry|hub)\.docker\.(?:io|com)|ghcr\.io|quay\.io|proxy\.golang\.org|crates\.io"
+    rf"(?:--|pip_)(?:extra[-_])?index[-_]url|/home/\w+/|/root/\.\w+|{re.escape(str(ROOT))}/", re.IGNORECASE
 )
 
 # Required, though no module of ours imports them: each is used in the way that is said here.
