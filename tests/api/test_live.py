@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue as queues
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 from coordinator.domains.live import service
 from coordinator.domains.live.follower import Follower
 from coordinator.domains.live.words import Told
+from coordinator.domains.queue import moves
 from coordinator.domains.queue import service as queue
 from coordinator.domains.queue.service import JobEvent
 from coordinator.http.slice import routes
@@ -28,6 +29,7 @@ from tests.factories.fleet import new_job
 from tests.factories.fleet import submit as submit_jobs
 from tests.factories.people import credentials_of, make_person
 from tests.services.ports import free_port
+from tests.services.processes import wait_until
 from tests.services.web import HANDSHAKE
 
 
@@ -278,3 +280,32 @@ class TestHandshake:
             ("WS", "/api/v1/executions/<id:execution_id>/stream"): "executions:read",
             ("WS", "/api/v1/tasks/<id:task_id>/stream"): "tasks:read",
         }
+
+
+def test_who_joins_in_the_middle_of_a_look_is_told_from_the_beginning(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(resources)
+    with resources.database.write() as tx:
+        line = {"job_id": job_id, "at": tx.now, "type": "log", "level": "info", "message": "x", "data": {}}
+        moves.tell(tx, [line] * 5)
+    with resources.database.read() as tx:
+        ids = [row.id for row in queue.events_after(tx, job_id, 0, 10)]
+    follower, joined = Follower(resources), threading.Event()
+    late: list[JobEvent] = []
+    timelines_beyond = queue.timelines_beyond
+
+    def read(tx: Transaction, places: Mapping[str, int], limit: int) -> list[JobEvent]:
+        rows = timelines_beyond(tx, places, limit)
+        if rows and not joined.is_set():
+            joined.set()
+            follower.watch_job(job_id, 0, late.extend)
+        return rows
+
+    monkeypatch.setattr(queue, "timelines_beyond", read)
+    follower.watch_job(job_id, ids[2], lambda rows: None)
+    try:
+        wait_until(lambda: len(late) >= len(ids), what="the whole timeline")
+    finally:
+        follower.stop()
+    assert [row.id for row in late][: len(ids)] == ids

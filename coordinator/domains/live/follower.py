@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -42,12 +42,12 @@ TellLines = Callable[[Sequence[JobEvent]], None]
 Leave = Callable[[], None]
 
 
-@dataclass(slots=True)
-class _Watched:
-    """A job that somebody watches: read up to `place`, told to everyone in `tell`, who sort out what they had."""
+@dataclass(slots=True, eq=False)
+class _Watcher:
+    """Somebody who watches a job and was told its timeline up to `place`."""
 
     place: int
-    tell: list[TellLines] = field(default_factory=list)
+    tell: TellLines
 
 
 class Follower:
@@ -59,7 +59,7 @@ class Follower:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._lock = threading.Lock()
-        self._jobs: dict[str, _Watched] = {}
+        self._jobs: dict[str, list[_Watcher]] = {}
         self._events: list[TellEvents] = []
         self._tail: Tail | None = None
         self._tail_is_set = threading.Event()
@@ -84,14 +84,13 @@ class Follower:
     def watch_job(self, job_id: str, after: int, tell: TellLines) -> Leave:
         """Tell the rows of a job's timeline behind `after`, those that are there already included.
 
-        A row may be told twice, and rows from before `after` may be told: everyone keeps their own place.
+        A row may be told twice, and rows from before `after` may be told, but none is left out.
         """
+        watcher = _Watcher(after, tell)
         with self._lock:
-            watched = self._jobs.setdefault(job_id, _Watched(after))
-            watched.place = min(watched.place, after)
-            watched.tell.append(tell)
+            self._jobs.setdefault(job_id, []).append(watcher)
             self._want()
-        return partial(self._forget_job, job_id, tell)
+        return partial(self._forget_job, job_id, watcher)
 
     def stop(self) -> None:
         """End both threads; returns when they have ended. Nobody is told anything any more."""
@@ -120,11 +119,10 @@ class Follower:
                 self._tail_is_set.clear()
             self._rest()
 
-    def _forget_job(self, job_id: str, tell: TellLines) -> None:
+    def _forget_job(self, job_id: str, watcher: _Watcher) -> None:
         with self._lock:
-            watched = self._jobs[job_id]
-            watched.tell.remove(tell)
-            if not watched.tell:
+            self._jobs[job_id].remove(watcher)
+            if not self._jobs[job_id]:
                 del self._jobs[job_id]
             self._rest()
 
@@ -164,7 +162,7 @@ class Follower:
     def _look(self) -> bool:
         """Read and tell what is new; whether there may be more at once."""
         with self._lock:
-            places = {job_id: watched.place for job_id, watched in self._jobs.items()}
+            places = {job_id: min(one.place for one in watchers) for job_id, watchers in self._jobs.items()}
             follows_events, tail = bool(self._events), self._tail
         if not places and not follows_events:
             return False
@@ -202,13 +200,13 @@ class Follower:
             by_job.setdefault(line.job_id, []).append(line)
         for job_id, mine in by_job.items():
             with self._lock:
-                watched = self._jobs.get(job_id)
-                listeners = list(watched.tell) if watched is not None else []
-                # Somebody who came meanwhile and wants more of the past has moved the place back: it stays there.
-                if watched is not None and watched.place == read_from[job_id]:
-                    watched.place = mine[-1].id
-            for tell in listeners:
-                tell(mine)
+                # Who came meanwhile and wants more of the past than was read hears nothing yet: told these rows now,
+                # they would take the ones before them for heard. The next look begins at their place.
+                ready = [one for one in self._jobs.get(job_id, ()) if one.place >= read_from[job_id]]
+                for one in ready:
+                    one.place = max(one.place, mine[-1].id)
+            for one in ready:
+                one.tell(mine)
 
     # ---- listening
 
