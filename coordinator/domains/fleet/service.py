@@ -193,9 +193,6 @@ def facts(tx: Transaction) -> list[NodeFacts]:
     return [_facts(node, load) for node in store.present(tx)]
 
 
-capacity = facts
-
-
 def slots_used(tx: Transaction) -> dict[str, int]:
     """Taken slots by node, from the attempts' rows."""
     return {node_id: count for (node_id, takes_slot), count in queue.load_by_node(tx).items() if takes_slot}

@@ -8,6 +8,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from coordinator.domains.queue.models import agent_stats, attempts, jobs
+from coordinator.domains.queue.service import PRIORITIES
 from coordinator.domains.queue.states import ON_A_NODE, JobState
 from coordinator.domains.queue.store import LIVE_ATTEMPT
 from coordinator.http.metrics import GaugeSample
@@ -17,7 +18,6 @@ from shared.ids import first_id_at
 RECENT = timedelta(minutes=5)
 SAMPLES = 2_000
 QUANTILES = (0.5, 0.9, 0.99)
-PRIORITY_NAMES = ("low", "medium", "high", "critical")
 
 
 def gauges(tx: Transaction) -> Iterable[GaugeSample]:
@@ -33,7 +33,7 @@ def _depth(tx: Transaction) -> Iterable[GaugeSample]:
     queued = jobs.c.state == str(JobState.queued)
     query = select(jobs.c.priority, func.count().label("n")).where(queued).group_by(jobs.c.priority)
     found = {row.priority: row.n for row in tx.conn.execute(query)}
-    for number, name in enumerate(PRIORITY_NAMES):
+    for name, number in PRIORITIES.items():
         told = found.get(number, 0)
         yield GaugeSample("longshore_queue_depth", "Jobs that wait to be placed.", told, {"priority": name})
     yield GaugeSample("longshore_jobs", "Jobs by state.", sum(found.values()), {"state": "queued"})
