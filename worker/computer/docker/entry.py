@@ -18,6 +18,8 @@ from worker.computer.supervise import OutputSource
 
 _KILLED = 137
 _GONE = (404, 409)
+_BEGIN_AGAIN = (0.05, 0.1, 0.2, 0.4, 0.8, None)
+_NEVER_BEGAN = ("read init-p", "connection reset by peer", "resource temporarily unavailable")
 _SECOND_LOOKS = (0.0, 0.05, 0.15)
 
 # Signals every process whose environment holds the marker, again and again until none is left. `tr` and `grep`
@@ -45,8 +47,7 @@ class ContainerEntry:
         with self._lock:
             self._running += 1
         try:
-            exec_id = self.create(argv, env, with_stdin=with_stdin)
-            sock = self._attach(exec_id)
+            exec_id, sock = self._begin(argv, env, with_stdin=with_stdin, user=JOB_USER)
         except BaseException:
             self._ended()
             raise
@@ -55,14 +56,27 @@ class ContainerEntry:
 
     def ask(self, script: str, *, user: str) -> StartedExec:
         """Starts a question of our own: it does not count as a command, so it never changes how one is ended."""
-        exec_id = self.create(["sh", "-c", script], {}, user=user)
-        return StartedExec(self, exec_id, self._attach(exec_id), marker="", with_stdin=False, on_close=_nothing)
+        exec_id, sock = self._begin(["sh", "-c", script], {}, with_stdin=False, user=user)
+        return StartedExec(self, exec_id, sock, marker="", with_stdin=False, on_close=_nothing)
 
-    def _attach(self, exec_id: str) -> socket.socket:
-        try:
-            return self._engine.hijack(_exec_path(exec_id, "start"), {"Detach": False, "Tty": False})
-        except EngineError as error:
-            raise self._told(error) from error
+    def _begin(
+        self, argv: Sequence[str], env: Mapping[str, str], *, with_stdin: bool, user: str
+    ) -> tuple[str, socket.socket]:
+        """A command that runs, and its streams.
+
+        The runtime's own process inside the container can be killed before it becomes the command: by a kill of
+        everything that is still going round, or for want of a process under the limit. Nothing of the command has run
+        then, so it is begun anew.
+        """
+        for pause in _BEGIN_AGAIN:
+            exec_id = self.create(argv, env, with_stdin=with_stdin, user=user)
+            try:
+                return exec_id, self._engine.hijack(_exec_path(exec_id, "start"), {"Detach": False, "Tty": False})
+            except EngineError as error:
+                if pause is None or not any(words in str(error) for words in _NEVER_BEGAN):
+                    raise self._told(error) from error
+                time.sleep(pause)
+        raise AssertionError("the last pause is None")
 
     def create(
         self, argv: Sequence[str], env: Mapping[str, str], *, with_stdin: bool = False, user: str = JOB_USER
