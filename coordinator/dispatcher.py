@@ -123,6 +123,8 @@ class Dispatcher:
         """Place until nothing more fits. A broker that is away stops it: jobs wait in the queue, not on their way."""
         while not self._stop.is_set():
             if self._relay.is_broken and not self._relay.answers():
+                # Looked at again by the next sweep; what is due meanwhile must not keep this loop turning.
+                self._due_at = float("inf")
                 return
             placed = self._place(term)
             self._relay.publish(placed.tickets)
@@ -143,29 +145,30 @@ class Dispatcher:
 
     def _sweep(self, term: Term) -> None:
         for duty in self._duties(term):
-            with self._resources.database.write() as tx:
-                leadership.require(tx, term)
-                count = duty(tx)
-            if count:
-                name = getattr(duty, "func", duty).__name__
-                log.info("dispatcher.repaired", duty=name, count=count)
+            self._perform(term, duty)
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + FORGET_SECONDS
+            self._perform(term, partial(forget, resources=self._resources))
             # Bytes lie outside the database, so their removal is no part of a transaction.
             files.purge(self._resources, FORGET_BATCH)
         self._sweep_at = time.monotonic() + self._settings.sweep_seconds
 
+    def _perform(self, term: Term, duty: Duty) -> None:
+        """One duty in a transaction of its own, for as long as we lead."""
+        with self._resources.database.write() as tx:
+            leadership.require(tx, term)
+            count = duty(tx)
+        if count:
+            log.info("dispatcher.repaired", duty=getattr(duty, "func", duty).__name__, count=count)
+
     def _duties(self, term: Term) -> list[Duty]:
-        duties: list[Duty] = [
+        return [
             partial(miss_silent_nodes, resources=self._resources),
             partial(lose_expired, resources=self._resources, leading_since=term.since),
             partial(expire_unclaimed, resources=self._resources),
             partial(expire_overdue, resources=self._resources),
             partial(self._relay.sweep, limits=self._limits),
         ]
-        if time.monotonic() >= self._forget_at:
-            duties.append(partial(forget, resources=self._resources))
-        return duties
 
     def _when(self, due: datetime | None) -> float:
         if due is None:

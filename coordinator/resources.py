@@ -18,9 +18,8 @@ from coordinator.domains.tasks.storage import Storage, make_storage
 from coordinator.store.database import Database
 from shared.clock import Clock, SystemClock
 from shared.queue.broker import parse_broker
-from shared.queue.names import LIVE_CHANNEL
+from shared.queue.names import LIVE_CHANNEL, NUDGE_CHANNEL
 
-NUDGE_CHANNEL = "longshore:nudge"
 REDIS_TIMEOUT_SECONDS = 2.0
 LOCAL_REDIS = "redis://127.0.0.1:6379/0"
 

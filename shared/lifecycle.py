@@ -27,7 +27,3 @@ class Lifecycle(Generic[S]):
         """Raise StateConflict unless `source` may become `target`."""
         if not self.allows(source, target):
             raise StateConflict(f"a {self.name} that is {source} cannot become {target}", state=str(source))
-
-    def sources_of(self, target: S) -> frozenset[S]:
-        """The states that may become `target`: the `WHERE state IN …` of a guarded update."""
-        return frozenset(source for source, targets in self.moves.items() if target in targets)

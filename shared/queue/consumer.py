@@ -105,10 +105,6 @@ class TicketConsumer:
         """Begin to consume; returns at once. A broker that is away is tried until it comes."""
         self._thread.start()
 
-    def wait_ready(self, timeout: float) -> bool:
-        """Whether it has begun to consume within `timeout`."""
-        return self._ready.wait(timeout)
-
     @property
     def is_ready(self) -> bool:
         """Whether it has ever begun to consume."""

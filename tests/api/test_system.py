@@ -18,12 +18,13 @@ from coordinator.app import create_app
 from coordinator.domains.queue.models import leaders
 from coordinator.http import metrics
 from coordinator.http.metrics import GaugeSample
-from coordinator.resources import NUDGE_CHANNEL, Nudge, Resources
+from coordinator.resources import Nudge, Resources
 from coordinator.store.database import Database, Transaction
 from shared import __version__
 from shared.clock import FrozenClock
 from shared.errors import Unavailable
 from shared.ids import new_id
+from shared.queue.names import NUDGE_CHANNEL
 
 
 class StubStorage:

@@ -137,11 +137,9 @@ def approve(
         target = NodeStatus(node.status)
         if not node.is_approved:
             target = NodeStatus.online if heard else NodeStatus.offline
-        node = store.change(tx, node, **changes)
-        _move(tx, resources, node, target, None if heard else "approved, but not heard of lately")
+        _move(tx, resources, store.change(tx, node, **changes), target, None if heard else "approved, but not heard of")
     else:
-        node = store.change(tx, node, **changes)
-        _move(tx, resources, node, NodeStatus.pending, "rejected by an admin")
+        _move(tx, resources, store.change(tx, node, **changes), NodeStatus.pending, "rejected by an admin")
         queue.abandon_node(tx, resources, node_id, reason_code="node_rejected", message="its node was cut off")
     queue.call_node(tx, resources, node_id)
     queue.nudge(tx, resources, "fleet")

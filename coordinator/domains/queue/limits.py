@@ -19,7 +19,6 @@ class Limits:
     max_publishes: int
     infra_max_attempts: int
     leader_grace_seconds: float
-    cancel_grace_seconds: float
     retry: RetryPolicy
 
     @classmethod
@@ -31,6 +30,5 @@ class Limits:
             max_publishes=settings.max_publishes,
             infra_max_attempts=settings.infra_max_attempts,
             leader_grace_seconds=settings.lease_seconds,
-            cancel_grace_seconds=settings.cancel_grace_seconds,
             retry=RetryPolicy(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_cap_seconds),
         )

@@ -53,12 +53,12 @@ class Relay:
 
     def sweep(self, tx: Transaction, limits: Limits) -> int:
         """Publish what nobody published or claimed for too long, and write down what went out; answers how many."""
-        due = [row for row in self._due(tx, limits) if row.id not in self._sent or row.published_at is not None]
-        sent = [_ticket(row) for row in due]
-        if sent and not self.publish(sent):
+        due = self._due(tx, limits)
+        unsent = [_ticket(row) for row in due if row.id not in self._sent or row.published_at is not None]
+        if unsent and not self.publish(unsent):
             return 0
-        self._mark(tx, limits, {ticket.attempt_id for ticket in sent})
-        return len(sent)
+        _mark(tx, [row.id for row in due])
+        return len(unsent)
 
     def _push(self, messages: dict[str, list[bytes]], ids: Iterable[str]) -> bool:
         try:
@@ -91,21 +91,13 @@ class Relay:
         )
         return tx.conn.execute(query).all()
 
-    def _mark(self, tx: Transaction, limits: Limits, again: set[str]) -> None:
-        """Write `published_at` of tickets sent just now, and of older ones that went out but are still unclaimed."""
-        unmarked = [attempt_id for attempt_id in self._unmarked(tx, limits) if attempt_id in self._sent]
-        ids = sorted({*again, *unmarked})
-        if not ids:
-            return
-        statement = update(attempts).where(attempts.c.id.in_(ids), attempts.c.state == str(AttemptState.dispatched))
-        tx.conn.execute(statement.values(published_at=tx.now, publish_count=attempts.c.publish_count + 1))
 
-    def _unmarked(self, tx: Transaction, limits: Limits) -> list[str]:
-        old = attempts.c.dispatched_at < tx.now - timedelta(seconds=limits.unpublished_seconds)
-        query = select(attempts.c.id).where(
-            attempts.c.state == str(AttemptState.dispatched), attempts.c.published_at.is_(None), old
-        )
-        return [row.id for row in tx.conn.execute(query.limit(UNPUBLISHED_BATCH))]
+def _mark(tx: Transaction, ids: Sequence[str]) -> None:
+    """Write down that the tickets of these attempts went out just now."""
+    if ids:
+        still = (attempts.c.id.in_(ids), attempts.c.state == str(AttemptState.dispatched))
+        values = {"published_at": tx.now, "publish_count": attempts.c.publish_count + 1}
+        tx.conn.execute(update(attempts).where(*still).values(values))
 
 
 def _run_ticket(ticket: Ticket) -> tickets.RunTicket:
