@@ -41,14 +41,9 @@ def check(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def revision(
-    message: Annotated[str, typer.Argument(help="What it does, in a few words.")] = "",
-    initial: Annotated[
-        bool, typer.Option("--initial", help="Write the first revision anew; only before the first release.")
-    ] = False,
+    message: Annotated[str, typer.Argument(help="What it does, in a few words.")],
     as_json: JsonOption = False,
 ) -> None:
     """Draft the next revision from how the models differ from the migrations; for developers."""
-    if not initial and not message:
-        raise typer.BadParameter("say in a few words what the revision does", param_hint="MESSAGE")
-    path = draft.initial_revision() if initial else draft.revision(message)
+    path = draft.revision(message)
     show({"path": str(path)}, f"Wrote {path}. Read it before you commit it.", as_json=as_json)

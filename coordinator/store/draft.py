@@ -37,28 +37,6 @@ def revision(message: str) -> Path:
     return _write(message, INITIAL if newest is None else f"{int(newest) + 1:04d}")
 
 
-def initial_revision() -> Path:
-    """Write the first revision anew. Only until something has been released with it."""
-    successors = sorted(each.name for each in _versions().glob("*.py") if not each.name.startswith(INITIAL))
-    if successors:
-        raise migrate.MigrationRefused("the first revision has successors and stays as it is", successors=successors)
-    olds = list(_versions().glob(f"{INITIAL}_*.py"))
-    asides = [old.rename(old.with_suffix(".before")) for old in olds]
-    try:
-        made = _write("initial", INITIAL)
-    except BaseException:
-        for aside, old in zip(asides, olds, strict=True):
-            aside.rename(old)
-        raise
-    for aside in asides:
-        aside.unlink()
-    return made
-
-
-def _versions() -> Path:
-    return migrate.MIGRATIONS / "versions"
-
-
 def _write(message: str, number: str) -> Path:
     migrate.load_models()
     # An empty SQLite at the newest revision: the draft must not depend on anybody's database.

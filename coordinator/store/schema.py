@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,17 +61,12 @@ def time_column(name: str, *, nullable: bool = False) -> Column[datetime]:
     return Column(name, UTCDateTime, nullable=nullable)
 
 
-def compact_json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
 __all__ = [
     "Document",
     "Id",
     "Name",
     "Text",
     "UTCDateTime",
-    "compact_json",
     "id_column",
     "metadata",
     "time_column",

@@ -120,6 +120,8 @@ class Heartbeat(Message):
     attempts: list[dict[str, Any]] = field(default_factory=list)
     """HeldAttempt as JSON, every one the node holds."""
     computers: dict[str, Any] | None = None
+    present: list[str] | None = None
+    """Attempt ids of every computer that exists on the node, whoever started it; None when it could not be asked."""
     software: dict[str, str] | None = None
 
 
@@ -159,6 +161,8 @@ class Grant(Message):
     number: int | None = None
     lease_seconds: float | None = None
     spec: dict[str, Any] | None = None
+    deadline_in_seconds: float | None = None
+    """How long the job has left before its deadline; None when it has none."""
     refused: str | None = None
 
 
@@ -178,6 +182,8 @@ class Report(Message):
     """{wall_ms, cpu_ms, peak_memory_bytes, bytes_in, bytes_out, log_bytes}"""
     computer: dict[str, Any] | None = None
     """{driver, isolation, image}"""
+    charges: dict[str, str] | None = None
+    """How the services that the attempt called fared, by breaker name: {"llm:openai/gpt": "ok" or "failed"}."""
     digest: str | None = None
 
 
@@ -200,7 +206,9 @@ class SyncReply(Message):
 
 @dataclass(frozen=True, slots=True)
 class LogLine(Message):
-    """One line of a job. `offset` counts the attempt's lines from 0, so that a resent batch is not stored twice."""
+    """One line of a job, sent by POST /api/v1/workers/{id}/logs; the answer is {"stored": n, "stale": [attempt ids]}.
+
+    `offset` counts the attempt's lines from 0, so that a resent batch is not stored twice."""
 
     attempt_id: str
     token: str
@@ -210,13 +218,6 @@ class LogLine(Message):
     message: str
     age_ms: int = 0
     """How long ago the node saw it; the coordinator turns this into a moment of its own clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class Logs(Message):
-    """POST /api/v1/workers/{id}/logs; the answer is {"stored": n, "stale": [attempt ids]}."""
-
-    lines: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,3 +250,5 @@ class JobSpec(Message):
     """{driver?, image?, min_isolation?, cpus, memory_mb, pids, disk_mb, network}"""
     timeout_seconds: float = 3600.0
     cancel_grace_seconds: float = 5.0
+    is_exclusive: bool = False
+    """Its computer must be gone before its end is reported: another try may start only then."""

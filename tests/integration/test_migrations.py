@@ -85,15 +85,26 @@ def test_what_differs_from_the_models_is_told_by_name(empty: Database, damage: s
     assert any(told in problem for problem in migrate.check(empty)), migrate.check(empty)
 
 
-def test_an_index_with_another_direction_is_told_on_sqlite(tmp_path: Path) -> None:
+def test_an_index_with_another_direction_is_told_on_sqlite(tmp_path: Path, with_ordered_index: None) -> None:
     database = Database(f"sqlite:///{tmp_path / 'changed.db'}")
     migrate.upgrade(database)
     with database.write() as tx:
-        tx.conn.execute(text("DROP INDEX ix_jobs_unassigned"))
-        tx.conn.execute(text("CREATE INDEX ix_jobs_unassigned ON jobs (priority, id)"))
+        tx.conn.execute(text("CREATE TABLE added (id VARCHAR(36) NOT NULL PRIMARY KEY, at DATETIME NOT NULL)"))
+        tx.conn.execute(text("CREATE INDEX ix_added_at ON added (at)"))
 
-    assert migrate.check(database) == ["change index: ix_jobs_unassigned of jobs"]
+    assert "change index: ix_added_at of added" in migrate.check(database)
     database.dispose()
+
+
+@pytest.fixture
+def with_ordered_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models with one table more, that has an index with a direction."""
+    fresh = MetaData(naming_convention=schema.metadata.naming_convention)
+    for table in schema.metadata.tables.values():
+        table.to_metadata(fresh)
+    Table("added", fresh, schema.id_column(), schema.time_column("at"), Index("ix_added_at", text("at DESC")))
+    monkeypatch.setattr(migrate, "metadata", fresh)
+    monkeypatch.setattr(schema, "metadata", fresh)
 
 
 def test_a_database_from_a_newer_version_is_left_alone(empty: Database) -> None:
@@ -128,18 +139,19 @@ def test_a_migration_that_fails_leaves_nothing_behind(
 ) -> None:
     copy = tmp_path / "migrations"
     shutil.copytree(migrate.MIGRATIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "versions" / "0002_broken.py").write_text(
-        'import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = "0002", "0001"\n'
+    (copy / "versions" / "9999_broken.py").write_text(
+        f'import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = "9999", "{migrate.newest()}"\n'
         'def upgrade():\n    op.create_table("half", sa.Column("id", sa.Integer()))\n    raise RuntimeError("no")\n'
         "def downgrade():\n    pass\n"
     )
     migrate.upgrade(empty)
+    before = migrate.newest()
     monkeypatch.setattr(migrate, "MIGRATIONS", copy)
 
     with pytest.raises(RuntimeError, match="no"):
         migrate.upgrade(empty)
 
-    assert migrate.current(empty) == "0001"
+    assert migrate.current(empty) == before
     assert "half" not in _tables(empty)
 
 
@@ -147,8 +159,8 @@ def test_rows_that_refer_to_a_remade_table_survive(tmp_path: Path, monkeypatch: 
     """SQLite makes a table anew to change it; that must not cascade to the rows that belong to it."""
     copy = tmp_path / "migrations"
     shutil.copytree(migrate.MIGRATIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "versions" / "0002_remake.py").write_text(
-        'import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = "0002", "0001"\n'
+    (copy / "versions" / "9999_remake.py").write_text(
+        f'import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = "9999", "{migrate.newest()}"\n'
         'def upgrade():\n    with op.batch_alter_table("nodes", recreate="always") as batch:\n'
         '        batch.add_column(sa.Column("extra", sa.Integer()))\n'
         "def downgrade():\n    pass\n"
@@ -176,33 +188,45 @@ VALUES ('n1', 'n', 'h', '10.0.0.1', 'offline', 1, 0, '{}', 1, 1, 1, '{}', '{}', 
 """
 
 
-def test_the_first_revision_is_what_drafting_it_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until the first release, whoever changes a model writes it anew: `coordinator db revision --initial`."""
-    copy = tmp_path / "migrations"
-    shutil.copytree(migrate.MIGRATIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    committed = next(copy.glob("versions/0001_*.py")).read_text()
-    monkeypatch.setattr(migrate, "MIGRATIONS", copy)
-    if len(list(copy.glob("versions/*.py"))) > 1:
-        with pytest.raises(migrate.MigrationRefused):
-            draft.initial_revision()
-        return
-
-    assert draft.initial_revision().read_text() == committed
-
-
-def test_the_next_revision_is_drafted_from_the_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_revision_is_drafted_from_the_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_ordered_index: None
+) -> None:
     copy = tmp_path / "migrations"
     shutil.copytree(migrate.MIGRATIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(migrate, "MIGRATIONS", copy)
-    fresh = MetaData(naming_convention=schema.metadata.naming_convention)
-    for table in schema.metadata.tables.values():
-        table.to_metadata(fresh)
-    Table("added", fresh, schema.id_column(), schema.time_column("at"), Index("ix_added_at", text("at DESC")))
-    monkeypatch.setattr(migrate, "metadata", fresh)
-    monkeypatch.setattr(schema, "metadata", fresh)
 
     made = draft.revision("add a table")
 
     assert made.name == f"{int(str(migrate.newest())):04d}_add_a_table.py"
     assert 'op.create_table(\n        "added"' in made.read_text()
     assert '[sa.literal_column("at DESC")]' in made.read_text()
+
+
+def test_an_older_database_keeps_its_jobs_in_line_and_gets_letters_for_its_dead(empty: Database) -> None:
+    migrate.upgrade(empty, "0001")
+    with empty.write() as tx:
+        for name, state, priority, finished in (
+            ("a", "queued", 0, None),
+            ("b", "queued", 3, None),
+            ("c", "dead", 1, _AT),
+        ):
+            tx.conn.execute(text(_A_JOB), {"id": name, "state": state, "priority": priority, "finished": finished})
+
+    migrate.upgrade(empty)
+
+    with empty.read() as tx:
+        ranks = {row.id: row.rank for row in tx.conn.execute(text("SELECT id, rank FROM jobs"))}
+        letters = [tuple(row) for row in tx.conn.execute(text("SELECT job_id, reason_code FROM dead_letters"))]
+    at_ms = 1_767_225_600_000
+    assert abs(ranks["b"] - at_ms) <= 1
+    assert abs(ranks["a"] - at_ms - 900_000) <= 1
+    assert letters == [("c", "attempts_exhausted")]
+
+
+_AT = "2026-01-01 00:00:00+00:00"
+_A_JOB = f"""
+INSERT INTO jobs (id, space, kind, priority, state, spec, retry, generation, attempts_made, fail_count, infra_count,
+    reason_code, created_at, updated_at, finished_at, version)
+VALUES (:id, 'default', 'task', :priority, :state, '{{}}', '{{}}', 1, 0, 0, 0, 'attempts_exhausted', '{_AT}', '{_AT}',
+    :finished, 1)
+"""  # noqa: S608 - constants of this file

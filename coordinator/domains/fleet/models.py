@@ -45,6 +45,8 @@ nodes = Table(
     Column("vitals", Document),
     Column("docker_ok", Boolean),
     Column("queue_ok", Boolean),
+    Column("canaries_heard", Integer, nullable=False, server_default="0"),
+    Column("canaries_missed", Integer, nullable=False, server_default="0"),
     time_column("last_seen_at", nullable=True),
     time_column("approved_at", nullable=True),
     Column("approved_by", Id),

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -58,6 +60,8 @@ jobs = Table(
     Column("agent_id", Id),
     Column("demand_id", Id, ForeignKey("demands.id")),
     Column("priority", SmallInteger, nullable=False),
+    Column("rank", BigInteger, nullable=False, server_default="0"),
+    Column("is_exclusive", Boolean, nullable=False, server_default=false()),
     Column("state", String(16), nullable=False),
     Column("spec", Document, nullable=False),
     Column("retry", Document, nullable=False),
@@ -65,6 +69,7 @@ jobs = Table(
     Column("generation", Integer, nullable=False),
     Column("attempts_made", Integer, nullable=False),
     Column("current_attempt_id", Id),
+    Column("waits_for_attempt_id", Id),
     Column("fail_count", Integer, nullable=False),
     Column("infra_count", Integer, nullable=False),
     time_column("not_before", nullable=True),
@@ -82,14 +87,14 @@ jobs = Table(
     Index(
         "ix_jobs_ready",
         "demand_id",
-        text("priority DESC"),
+        "rank",
         "id",
         postgresql_where=text("state = 'queued'"),
         sqlite_where=text("state = 'queued'"),
     ),
     Index(
         "ix_jobs_unassigned",
-        text("priority DESC"),
+        "rank",
         "id",
         postgresql_where=text("state = 'queued' AND agent_id IS NULL"),
         sqlite_where=text("state = 'queued' AND agent_id IS NULL"),
@@ -106,10 +111,21 @@ jobs = Table(
         postgresql_where=text("finished_at IS NULL AND deadline_at IS NOT NULL"),
         sqlite_where=text("finished_at IS NULL AND deadline_at IS NOT NULL"),
     ),
+    Index(
+        "ix_jobs_exclusive",
+        "waits_for_attempt_id",
+        postgresql_where=text("waits_for_attempt_id IS NOT NULL"),
+        sqlite_where=text("waits_for_attempt_id IS NOT NULL"),
+    ),
     Index("ix_jobs_list", "space", "kind", "id"),
     Index("ix_jobs_list_state", "space", "kind", "state", "priority", "id"),
     Index("ix_jobs_list_agent", "agent_id", "kind", "id"),
 )
+
+"""`rank` is the moment (ms) at which a job of the highest priority would have come to stand at the same place in line:
+lower goes first, so work of low priority waits longer but never for ever. `waits_for_attempt_id` is an exclusive job's
+lost attempt, whose computer nobody has seen go yet.
+"""
 
 attempts = Table(
     "attempts",
@@ -214,6 +230,104 @@ events = Table(
 )
 """Consequences for others (live stream, later webhooks and triggers), written in the transaction of the change."""
 
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    id_column(),
+    Column("job_id", Id, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("space", Name, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("agent_id", Id),
+    Column("priority", SmallInteger, nullable=False),
+    Column("reason_code", String(64), nullable=False),
+    Column("error", Document),
+    Column("note", Text),
+    Column("created_by", Id),
+    time_column("created_at"),
+    Column("closed_how", String(16)),
+    Column("closed_by", Id),
+    time_column("closed_at", nullable=True),
+    UniqueConstraint("job_id", "generation"),
+    CheckConstraint("closed_how IN ('redriven', 'dismissed', 'pruned')", name="closed_how"),
+    Index(
+        "ix_dead_letters_open",
+        "space",
+        "id",
+        postgresql_where=text("closed_at IS NULL"),
+        sqlite_where=text("closed_at IS NULL"),
+    ),
+    Index(
+        "ix_dead_letters_age",
+        "created_at",
+        postgresql_where=text("closed_at IS NULL"),
+        sqlite_where=text("closed_at IS NULL"),
+    ),
+)
+"""One for each time that a job died. Open until an admin sends the job round again or lets the letter go."""
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("scope", String(8), primary_key=True),
+    Column("subject", Name, primary_key=True),
+    Column("reason", Text),
+    Column("paused_by", Id),
+    time_column("paused_at"),
+    CheckConstraint("scope IN ('fleet', 'group', 'node')", name="scope"),
+)
+"""Where nothing new may start: the whole fleet, a group of nodes, one node. What runs goes on."""
+
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("forced", Boolean, nullable=False),
+    Column("failure_threshold", Integer, nullable=False),
+    Column("window_seconds", Float, nullable=False),
+    Column("recovery_timeout_seconds", Float, nullable=False),
+    Column("success_threshold", Integer, nullable=False),
+    Column("cause", Text),
+    time_column("opened_at", nullable=True),
+    time_column("probe_from", nullable=True),
+    Column("times_reopened", Integer, nullable=False),
+    Column("probe_attempt_id", Id),
+    Column("probes_succeeded", Integer, nullable=False),
+    Column("total_successes", BigInteger, nullable=False),
+    Column("total_failures", BigInteger, nullable=False),
+    Column("last_failure", Document),
+    time_column("last_failure_at", nullable=True),
+    time_column("created_at"),
+    time_column("updated_at"),
+    version_column(),
+    CheckConstraint("state IN ('closed', 'open', 'half_open')", name="state"),
+)
+"""One for each thing that jobs depend on and that failed at least once, or that an admin set up."""
+
+breaker_buckets = Table(
+    "breaker_buckets",
+    metadata,
+    Column("name", String(255), ForeignKey("breakers.name", ondelete="CASCADE"), primary_key=True),
+    Column("bucket", BigInteger, primary_key=True),
+    Column("failures", Integer, nullable=False),
+)
+"""Failures by slice of time: the sliding window of a breaker."""
+
+breaker_changes = Table(
+    "breaker_changes",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("name", String(255), ForeignKey("breakers.name", ondelete="CASCADE"), nullable=False),
+    time_column("at"),
+    Column("source", String(16), nullable=False),
+    Column("target", String(16), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("changed_by", Id),
+    Index("ix_breaker_changes_name_id", "name", "id"),
+)
+"""Every change of a breaker's state, with its cause and who made it."""
+
 agent_stats = Table(
     "agent_stats",
     metadata,
@@ -236,6 +350,10 @@ leaders = Table(
 __all__ = [
     "agent_stats",
     "attempts",
+    "breaker_buckets",
+    "breaker_changes",
+    "breakers",
+    "dead_letters",
     "demands",
     "events",
     "job_events",
@@ -244,4 +362,5 @@ __all__ = [
     "jobs",
     "lanes",
     "leaders",
+    "pauses",
 ]
