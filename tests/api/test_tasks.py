@@ -97,7 +97,7 @@ class TestCreateTask:
     def test_its_retry_policy_lies_over_the_agents_and_the_settings(self, operator: Person) -> None:
         agent = operator.agent(retry={"max_attempts": 9, "base_seconds": 2})
         task = operator.task(agent_id=agent["id"], retry={"base_seconds": 0.25})
-        assert task["retry"] == {"max_attempts": 9, "base_seconds": 0.25, "cap_seconds": 600.0}
+        assert task["retry"] == {"max_attempts": 9, "base_seconds": 0.25, "cap_seconds": 600.0, "on": None}
         assert task["max_retries"] == 8
 
     def test_its_placement_lies_over_the_agents(self, operator: Person, node: TestNode, resources: Resources) -> None:
@@ -120,6 +120,8 @@ class TestCreateTask:
             ({"agent_id": new_id()}, "agent_id"),
             ({"input_files": [new_id()]}, "input_files[0]"),
             ({"retry": {"base_seconds": -1}}, "retry.base_seconds"),
+            ({"retry": {"on": ["timeout", "bad_luck"]}}, "retry.on[1]"),
+            ({"retry": {"on": []}}, "retry.on"),
             ({"placement": {"zone": "eu"}}, "placement.zone"),
             ({"status": "completed"}, "status"),
         ],

@@ -21,6 +21,7 @@ from coordinator.http.schemas import (
     validate,
 )
 from shared.policy.placement import ISOLATION
+from shared.policy.retry import RETRYABLE
 
 WEEK_SECONDS = 7 * 86400
 MAX_LABELS = 50
@@ -105,11 +106,17 @@ class Tools(fields.Field[dict[str, bool]]):
 
 
 class RetryBody(Body):
-    """How often failed work is tried again, and how long to wait between; seconds may be fractions."""
+    """How often failed work is tried again, after what, and how long to wait between; seconds may be fractions."""
 
     max_attempts = count(1, 100, allow_none=True)
     base_seconds = amount(0, 86400, allow_none=True)
     cap_seconds = amount(0, WEEK_SECONDS, allow_none=True)
+    on = fields.List(
+        fields.String(validate=validate.OneOf(list(RETRYABLE), error="must be one of: {choices}")),
+        allow_none=True,
+        validate=validate.Length(min=1, error="must name at least one reason; max_attempts 1 tries nothing again"),
+        metadata={"description": "the reasons of a failure that are worth another try; null for all that may pass"},
+    )
 
 
 class PlacementBody(Body):
@@ -250,6 +257,7 @@ class RetryView(View):
     max_attempts = fields.Integer()
     base_seconds = fields.Float()
     cap_seconds = fields.Float()
+    on = fields.List(fields.String(), allow_none=True)
 
 
 class PlacementView(View):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from coordinator.config import Settings
-from shared.policy.retry import RetryPolicy
+from shared.policy.retry import PoisonRule, RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class Limits:
     unpublished_seconds: float
     max_publishes: int
     infra_max_attempts: int
+    retry_after_cap_seconds: float
+    poison: PoisonRule
     leader_grace_seconds: float
     retry: RetryPolicy
 
@@ -29,6 +31,8 @@ class Limits:
             unpublished_seconds=settings.unpublished_seconds,
             max_publishes=settings.max_publishes,
             infra_max_attempts=settings.infra_max_attempts,
+            retry_after_cap_seconds=settings.retry_after_cap_seconds,
+            poison=PoisonRule(settings.poison_losses, settings.poison_nodes, settings.poison_hours),
             leader_grace_seconds=settings.lease_seconds,
             retry=RetryPolicy(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_cap_seconds),
         )

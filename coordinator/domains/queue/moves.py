@@ -13,12 +13,21 @@ from typing import Any
 
 import structlog
 
-from coordinator.domains.queue.models import agent_stats, attempts, events, job_events, job_results, jobs
+from coordinator.domains.queue.models import (
+    agent_stats,
+    attempts,
+    dead_letters,
+    events,
+    job_events,
+    job_results,
+    jobs,
+)
 from coordinator.domains.queue.rows import Attempt, Job
 from coordinator.domains.queue.states import ATTEMPT, ENDED, JOB, AttemptState, JobState
 from coordinator.store.database import Transaction
 from coordinator.store.rowset import Batch, insert_many, write_all
 from shared.errors import StateConflict
+from shared.ids import is_id, new_id
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +37,7 @@ JOB_WRITES = (
     "generation",
     "attempts_made",
     "current_attempt_id",
+    "waits_for_attempt_id",
     "fail_count",
     "infra_count",
     "not_before",
@@ -66,6 +76,19 @@ ATTEMPT_INSERTS = (
 JOB_EVENT_COLUMNS = ("job_id", "attempt_number", "at", "type", "level", "stream", "message", "data")
 RESULT_COLUMNS = ("job_id", "attempt_id", "result")
 STATS_COLUMNS = ("agent_id", "succeeded", "failed", "run_ms")
+LETTER_COLUMNS = (
+    "id",
+    "job_id",
+    "generation",
+    "space",
+    "kind",
+    "agent_id",
+    "priority",
+    "reason_code",
+    "error",
+    "created_by",
+    "created_at",
+)
 EVENT_COLUMNS = ("at", "space", "type", "subject_id", "data")
 
 
@@ -105,6 +128,7 @@ def apply(tx: Transaction, moves: Sequence[Move], *, results: Sequence[dict[str,
             Batch(job_events, JOB_EVENT_COLUMNS, [_history(move, tx.now) for move in moves]),
             Batch(events, EVENT_COLUMNS, [event for move in moves for event in _consequences(move, tx.now)]),
             Batch(job_results, RESULT_COLUMNS, results),
+            Batch(dead_letters, LETTER_COLUMNS, [letter(m.after, tx.now) for m in moves if _dies(m)]),
             Batch(agent_stats, STATS_COLUMNS, _totals(moves), adding=STATS_COLUMNS[1:]),
         ],
     )
@@ -211,6 +235,29 @@ def _consequences(move: Move, now: datetime) -> Iterable[dict[str, Any]]:
             "agent_id": move.after.agent_id,
             "reason_code": move.after.reason_code,
         },
+    }
+
+
+def _dies(move: Move) -> bool:
+    return move.after.state is JobState.dead and move.before.state is not JobState.dead
+
+
+def letter(job: Job, now: datetime) -> dict[str, Any]:
+    """The row that offers a dead job to the admins."""
+    by = (job.error or {}).get("by")
+    return {
+        "id": new_id(),
+        "job_id": job.id,
+        "generation": job.generation,
+        "space": job.space,
+        "kind": job.kind,
+        "agent_id": job.agent_id,
+        "priority": job.priority,
+        "reason_code": job.reason_code or "failed",
+        "error": job.error,
+        # Errors come from nodes too, with whatever they like to say.
+        "created_by": by if isinstance(by, str) and is_id(by) else None,
+        "created_at": now,
     }
 
 

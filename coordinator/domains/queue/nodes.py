@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -11,6 +10,7 @@ from sqlalchemy import Select, and_, select, update
 
 from coordinator.domains.queue import decisions, moves, store
 from coordinator.domains.queue.limits import Limits
+from coordinator.domains.queue.losses import circumstances, earlier_losses
 from coordinator.domains.queue.models import attempts, demands, jobs
 from coordinator.domains.queue.rows import Attempt, Job
 from coordinator.domains.queue.signals import nudge
@@ -21,7 +21,7 @@ from coordinator.store.database import Transaction
 from shared.contracts.node import Want
 
 LOST_BATCH = 500
-SUMMARY = ("id", "kind", "agent_id", "state", "priority", "created_at", "attempt_number", "started_at")
+SUMMARY = ("id", "kind", "agent_id", "state", "priority", "created_at", "attempt_number", "started_at", "rank")
 
 
 def heartbeat(
@@ -77,17 +77,17 @@ def lose(
 ) -> None:
     """Running attempts are lost, dispatched ones expire; their jobs run elsewhere or end, as their policy says."""
     limits = Limits.of(resources.settings)
+    running = [job for attempt, job in pairs if attempt.state is AttemptState.running]
+    earlier = earlier_losses(tx, running, limits)
     made = [
         decisions.expire(attempt, job, now=tx.now)
         if attempt.state is AttemptState.dispatched
         else decisions.lost_lease(
             attempt,
             job,
+            circumstances(tx, limits, earlier.get(job.id, ())),
             reason_code=reason_code,
             message=message,
-            now=tx.now,
-            limits=limits,
-            draw=random.random(),  # noqa: S311 - jitter, not a secret
         )
         for attempt, job in pairs
     ]
@@ -115,9 +115,10 @@ def work_of(tx: Transaction, node_id: str, limit: int) -> list[dict[str, Any]]:
     found = [
         dict(zip(SUMMARY, row, strict=True))
         for query in (here, waiting)
-        for row in tx.conn.execute(query.order_by(jobs.c.priority.desc(), jobs.c.id).limit(limit))
+        for row in tx.conn.execute(query.order_by(jobs.c.rank, jobs.c.id).limit(limit))
     ]
-    return sorted(found, key=lambda item: (-item["priority"], item["id"]))[:limit]
+    ordered = sorted(found, key=lambda item: (item["rank"], item["id"]))[:limit]
+    return [{name: value for name, value in item.items() if name != "rank"} for item in ordered]
 
 
 def _summary() -> Select[Any]:
@@ -130,4 +131,5 @@ def _summary() -> Select[Any]:
         jobs.c.created_at,
         attempts.c.number.label("attempt_number"),
         attempts.c.claimed_at.label("started_at"),
+        jobs.c.rank,
     )

@@ -23,12 +23,14 @@ class Job:
     agent_id: str | None
     demand_id: str | None
     priority: int
+    is_exclusive: bool
     state: JobState
     retry: Mapping[str, Any]
     hold_reason: str | None
     generation: int
     attempts_made: int
     current_attempt_id: str | None
+    waits_for_attempt_id: str | None
     fail_count: int
     infra_count: int
     not_before: datetime | None

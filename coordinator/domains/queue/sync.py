@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from sqlalchemy import bindparam, case, select
 
 from coordinator.domains.queue import decisions, moves
 from coordinator.domains.queue.limits import Limits
+from coordinator.domains.queue.losses import circumstances, earlier_losses
 from coordinator.domains.queue.models import attempts, jobs
 from coordinator.domains.queue.rows import Attempt, Job, pair_of, select_pairs
 from coordinator.domains.queue.signals import nudge
@@ -73,19 +73,27 @@ def _decide_reports(
 ) -> tuple[dict[str, str], list[moves.Move]]:
     verdicts: dict[str, str] = {}
     made: list[moves.Move] = []
-    for told in reports:
-        if told.attempt_id in verdicts:
-            continue  # Twice in one batch is the same report: the first one decides.
-        pair = pairs.get(told.attempt_id)
-        verdict = (
-            decisions.report(*pair, _understood(told), node_id=node_id, now=tx.now, limits=limits, draw=random.random())  # noqa: S311 - jitter, not a secret
-            if pair
-            else decisions.Stale()
-        )
-        verdicts[told.attempt_id] = "stale" if isinstance(verdict, decisions.Stale) else "accepted"
+    understood = {attempt_id: _understood(report) for attempt_id, report in _first(reports).items()}
+    shaky = [pairs[id_][1] for id_, told in understood.items() if id_ in pairs and decisions.may_be_lost(told)]
+    losses = earlier_losses(tx, shaky, limits)
+    for attempt_id, told in understood.items():
+        pair = pairs.get(attempt_id)
+        verdict: decisions.Accepted | decisions.Stale = decisions.Stale()
+        if pair is not None:
+            given = circumstances(tx, limits, losses.get(pair[1].id, ()))
+            verdict = decisions.report(*pair, told, node_id=node_id, given=given)
+        verdicts[attempt_id] = "stale" if isinstance(verdict, decisions.Stale) else "accepted"
         if isinstance(verdict, decisions.Accepted) and verdict.move is not None:
             made.append(verdict.move)
     return verdicts, made
+
+
+def _first(reports: Sequence[Report]) -> dict[str, Report]:
+    """By attempt; twice in one batch is the same report, and the first one decides."""
+    first: dict[str, Report] = {}
+    for report in reports:
+        first.setdefault(report.attempt_id, report)
+    return first
 
 
 def _understood(report: Report) -> decisions.Told:
@@ -129,8 +137,17 @@ def _decide_claims(
             made.append(verdict.move)
             known[claim.attempt_id] = (verdict.move.attempt_after, verdict.move.after)
         attempt, job = pair
+        left = None if job.deadline_at is None else max(0.0, (job.deadline_at - tx.now).total_seconds())
         grants.append(
-            Grant(claim.attempt_id, token, job.id, attempt.number, limits.lease_seconds, spec={}, refused=None)
+            Grant(
+                claim.attempt_id,
+                token,
+                job.id,
+                attempt.number,
+                limits.lease_seconds,
+                spec={},
+                deadline_in_seconds=left,
+            )
         )
     return grants, made
 
@@ -145,7 +162,7 @@ def _with_specs(tx: Transaction, grants: Sequence[Grant], specs: dict[str, Any])
 
 def _results(reports: Sequence[Report], ended: Sequence[moves.Move]) -> list[dict[str, Any]]:
     """What the accepted successes brought."""
-    told = {report.attempt_id: report for report in reports}
+    told = _first(reports)
     return [
         {"job_id": move.after.id, "attempt_id": attempt.id, "result": told[attempt.id].result}
         for move in ended

@@ -288,6 +288,7 @@ class _WorkView(View):
     usage = fields.Nested(UsageView, allow_none=True)
     attempts = fields.List(fields.Nested(AttemptView))
     retry = fields.Nested(RetryView)
+    next_retry_at = Moment(allow_none=True)
     placement = fields.Nested(PlacementView)
     created_by = fields.String(allow_none=True)
     created_at = Moment()

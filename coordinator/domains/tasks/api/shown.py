@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from coordinator.domains.queue import service as queue
@@ -47,7 +47,7 @@ def task_summary(whole: WholeTask) -> dict[str, Any]:
         "deadline": job.deadline_at,
         "required_tools": task.required_tools,
         "progress_percent": 100 if job.state is JobState.succeeded else task.progress_percent,
-        "retry_count": _retries(job.attempts),
+        "retry_count": _retries(job),
         "max_retries": int(job.retry["max_attempts"]) - 1,
         "metadata": task.metadata,
         "version": whole.version,
@@ -122,7 +122,8 @@ def _work(job: JobView, requested: Mapping[str, Any], outputs: Iterable[StoredFi
         ],
         "usage": None if job.usage is None else {name: job.usage.get(name) for name in _USAGE},
         "attempts": [{name: attempt[name] for name in _ATTEMPT} for attempt in job.attempts],
-        "retry": job.retry,
+        "retry": {"on": None, **job.retry},
+        "next_retry_at": job.not_before if job.state is JobState.queued else None,
         "placement": {"worker_id": None, "group": None, "labels": {}, **_given(requested.get("placement"))},
         "created_by": job.created_by,
         "created_at": job.created_at,
@@ -153,9 +154,11 @@ def _duration_ms(job: JobView) -> int | None:
     return max(0, round((job.finished_at - job.started_at).total_seconds() * 1000))
 
 
-def _retries(attempts: Sequence[Mapping[str, Any]]) -> int:
-    """How often it was really tried again: tries that a node never began do not count."""
-    begun = sum(attempt["state"] not in _BEFORE_RUNNING for attempt in attempts)
+def _retries(job: JobView) -> int:
+    """How often it was tried again since it was accepted or sent round again; tries that never began do not count."""
+    begun = sum(
+        attempt["state"] not in _BEFORE_RUNNING for attempt in job.attempts if attempt["generation"] == job.generation
+    )
     return max(0, begun - 1)
 
 

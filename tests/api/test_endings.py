@@ -1,0 +1,216 @@
+"""How jobs end when all does not go well: retries by reason, poison, deadlines on nodes, exclusive jobs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from coordinator.domains.queue import service as queue
+from coordinator.domains.queue.placing import Ticket
+from coordinator.resources import Resources
+from coordinator.upkeep.deadlines import expire_overdue
+from coordinator.upkeep.leases import lose_expired
+from shared.clock import FrozenClock, rfc3339
+from tests.factories.fleet import TestNode, job_of, new_job, place_all, submit
+from tests.factories.work import Person, start_one, told
+
+FAILED: dict[str, Any] = {
+    "error": {"code": "EXIT_NONZERO", "message": "exit code 3", "retryable": True},
+    "reason_code": "exit_nonzero",
+    "exit_code": 3,
+}
+EAGER = {"max_attempts": 9, "base_seconds": 0, "cap_seconds": 0}
+
+
+@pytest.fixture
+def node(client: FlaskClient, resources: Resources) -> TestNode:
+    return TestNode(client, resources).approve()
+
+
+@pytest.fixture
+def operator(app: Flask, resources: Resources) -> Person:
+    return Person.make(app, resources)
+
+
+def placed_on(resources: Resources, node: TestNode) -> Ticket:
+    """The one waiting job, begun by this node."""
+    (ticket,) = place_all(resources).tickets
+    assert ticket.node_id == node.id
+    assert node.claim(ticket)["token"]
+    return ticket
+
+
+def expire_leases(resources: Resources, clock: FrozenClock) -> None:
+    clock.advance(resources.settings.lease_seconds + 1)
+    with resources.database.write() as tx:
+        lose_expired(tx, resources, leading_since=clock.now() - timedelta(hours=1))
+
+
+class TestRetries:
+    def test_a_reason_that_the_policy_does_not_name_is_final(
+        self, operator: Person, node: TestNode, resources: Resources
+    ) -> None:
+        agent = operator.agent(runtime="echo", retry={"on": ["timeout"], **EAGER})
+        task = operator.task(agent_id=agent["id"])
+        assert task["retry"]["on"] == ["timeout"]
+        ticket = start_one(resources, node)
+        node.report(ticket.attempt_id, "failed", **FAILED | {"reason_code": "timeout"})
+        assert told(operator.get(f"/tasks/{task['id']}"))["status"] == "assigned"
+        ticket = start_one(resources, node)
+        node.report(ticket.attempt_id, "failed", **FAILED)
+        shown = told(operator.get(f"/tasks/{task['id']}"))
+        assert (shown["status"], shown["reason_code"]) == ("failed", "exit_nonzero")
+
+    def test_a_tasks_own_list_replaces_its_agents(self, operator: Person) -> None:
+        agent = operator.agent(retry={"on": ["timeout"]})
+        assert operator.task(agent_id=agent["id"], retry={"on": ["out_of_memory"]})["retry"]["on"] == ["out_of_memory"]
+        assert operator.task(agent_id=agent["id"], retry={"on": None})["retry"]["on"] == ["timeout"]
+
+    def test_every_try_is_shown_and_when_the_next_one_is_due(
+        self, operator: Person, node: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        agent = operator.agent(runtime="echo", retry=EAGER)
+        task = operator.task(agent_id=agent["id"])
+        ticket = start_one(resources, node)
+        error = FAILED["error"] | {"retry_after_seconds": 90}
+        node.report(ticket.attempt_id, "failed", **FAILED | {"error": error})
+        shown = told(operator.get(f"/tasks/{task['id']}"))
+        assert shown["next_retry_at"] == rfc3339(clock.now() + timedelta(seconds=90))
+        (attempt,) = shown["attempts"]
+        assert (attempt["node_id"], attempt["exit_code"], attempt["reason_code"]) == (node.id, 3, "exit_nonzero")
+        assert attempt["started_at"] == attempt["ended_at"] == rfc3339(clock.now())
+        clock.advance(90)
+        start_one(resources, node)
+        assert told(operator.get(f"/tasks/{task['id']}"))["next_retry_at"] is None
+
+    @pytest.mark.parametrize(
+        ("asked", "waits"), [(10**9, 3600), (-5, 0), ("soon", 0), (True, 0), (None, 0), ([7], 0), (7.5, 7.5)]
+    )
+    def test_what_a_service_asks_for_is_taken_with_care(
+        self, node: TestNode, resources: Resources, clock: FrozenClock, asked: Any, waits: float
+    ) -> None:
+        (job_id,) = submit(resources, new_job(retry=EAGER))
+        ticket = placed_on(resources, node)
+        error = FAILED["error"] | {"retry_after_seconds": asked}
+        assert node.report(ticket.attempt_id, "failed", **FAILED | {"error": error}) == "accepted"
+        assert job_of(resources, job_id).not_before == clock.now() + timedelta(seconds=waits)
+
+
+class TestPoison:
+    @pytest.fixture
+    def nodes(self, client: FlaskClient, node: TestNode, resources: Resources) -> dict[str, TestNode]:
+        other = TestNode(client, resources).approve()
+        return {node.id: node, other.id: other}
+
+    def lose(self, resources: Resources, nodes: dict[str, TestNode], **facts: Any) -> Ticket:
+        """The waiting job is lost on the node that it is placed on, by that node's own word."""
+        (ticket,) = place_all(resources).tickets
+        node = nodes[ticket.node_id]
+        node.claim(ticket)
+        assert node.report(ticket.attempt_id, **{"outcome": "lost", "reason_code": "computer_lost"} | facts)
+        return ticket
+
+    def pinned(self, node: TestNode) -> queue.NewJob:
+        return new_job(retry=EAGER, needs={"worker_id": node.id})
+
+    def move(self, resources: Resources, job_id: str, node: TestNode) -> None:
+        with resources.database.write() as tx:
+            queue.amend(tx, resources, job_id, needs={"worker_id": node.id})
+
+    def test_work_lost_three_times_on_two_nodes_is_not_tried_again(
+        self, nodes: dict[str, TestNode], resources: Resources
+    ) -> None:
+        first, second = nodes.values()
+        (job_id,) = submit(resources, self.pinned(first))
+        self.lose(resources, nodes)
+        self.lose(resources, nodes)
+        assert job_of(resources, job_id).state == "queued"
+        self.move(resources, job_id, second)
+        self.lose(resources, nodes)
+        view = job_of(resources, job_id)
+        assert (view.state, view.reason_code) == ("dead", "poison_suspected")
+        assert view.error is not None
+        assert first.name in view.error["message"]
+        assert second.name in view.error["message"]
+
+    def test_leases_that_run_out_count_as_much_as_a_nodes_word(
+        self, nodes: dict[str, TestNode], resources: Resources, clock: FrozenClock
+    ) -> None:
+        first, second = nodes.values()
+        (job_id,) = submit(resources, self.pinned(first))
+        for node in (first, first, second):
+            if node is second:
+                self.move(resources, job_id, second)
+            placed_on(resources, node)
+            expire_leases(resources, clock)
+            node.held.clear()
+            node.beat()
+        view = job_of(resources, job_id)
+        assert (view.state, view.reason_code) == ("dead", "poison_suspected")
+
+    def test_a_node_that_runs_out_of_memory_is_a_loss(self, nodes: dict[str, TestNode], resources: Resources) -> None:
+        (job_id,) = submit(resources, new_job(retry=EAGER | {"max_attempts": 1}))
+        self.lose(resources, nodes, outcome="failed", reason_code="node_out_of_memory")
+        view = job_of(resources, job_id)
+        assert (view.state, view.attempts[0]["state"]) == ("queued", "lost")
+
+    def test_one_bad_node_kills_no_work_by_itself(self, nodes: dict[str, TestNode], resources: Resources) -> None:
+        (job_id,) = submit(resources, self.pinned(next(iter(nodes.values()))))
+        for _ in range(5):
+            self.lose(resources, nodes)
+        assert job_of(resources, job_id).state == "queued"
+        self.lose(resources, nodes)
+        view = job_of(resources, job_id)
+        assert (view.state, view.reason_code) == ("dead", "computer_lost")
+
+    def test_what_is_handed_back_does_not_count(self, nodes: dict[str, TestNode], resources: Resources) -> None:
+        first, second = nodes.values()
+        (job_id,) = submit(resources, self.pinned(first))
+        self.lose(resources, nodes)
+        self.lose(resources, nodes, outcome="returned", reason_code=None)
+        self.move(resources, job_id, second)
+        self.lose(resources, nodes)
+        assert job_of(resources, job_id).state == "queued"
+
+
+class TestDeadlines:
+    def test_a_claim_is_told_how_long_the_job_has_left(
+        self, node: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        submit(resources, new_job(deadline_at=clock.now() + timedelta(seconds=60)))
+        (ticket,) = place_all(resources).tickets
+        clock.advance(20)
+        assert node.claim(ticket)["deadline_in_seconds"] == 40
+        clock.advance(15)
+        assert node.claim(ticket)["deadline_in_seconds"] == 25
+
+    def test_a_job_without_one_has_all_the_time(self, node: TestNode, resources: Resources) -> None:
+        submit(resources, new_job())
+        (ticket,) = place_all(resources).tickets
+        assert node.claim(ticket)["deadline_in_seconds"] is None
+
+    def test_nothing_is_begun_after_its_deadline(
+        self, node: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        (job_id,) = submit(resources, new_job(deadline_at=clock.now() + timedelta(seconds=5)))
+        (ticket,) = place_all(resources).tickets
+        clock.advance(5)
+        assert node.claim(ticket)["refused"] == "deadline_exceeded"
+        with resources.database.write() as tx:
+            expire_overdue(tx, resources)
+        assert job_of(resources, job_id).reason_code == "deadline_exceeded"
+
+    def test_a_node_that_ended_it_in_time_is_believed(
+        self, node: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        (job_id,) = submit(resources, new_job(retry=EAGER, deadline_at=clock.now() + timedelta(seconds=5)))
+        ticket = placed_on(resources, node)
+        clock.advance(6)
+        error = {"code": "DEADLINE_EXCEEDED", "message": "the deadline passed", "retryable": True}
+        assert node.report(ticket.attempt_id, "failed", reason_code="deadline_exceeded", error=error) == "accepted"
+        view = job_of(resources, job_id)
+        assert (view.state, view.reason_code) == ("dead", "deadline_exceeded")
