@@ -13,7 +13,6 @@ from shared.queue.broker import BrokerUrlError, parse_broker
 from shared.queue.consumer import TicketConsumer, TicketHandler
 from shared.queue.events import TaskEvents
 from shared.queue.names import consumer_name
-from shared.queue.tickets import nudge_message, publish
 
 _CLOSE_SECONDS = 3.0
 _START_SECONDS = 15.0
@@ -41,6 +40,7 @@ class Ear:
         self._url: str | None = None
         self._consumer: TicketConsumer | None = None
         self._listening_since: float | None = None
+        self._is_refused = False
         self._retired: list[TicketConsumer] = []
         self._events: TaskEvents | None = None
         self._client: redis.Redis | None = None
@@ -61,16 +61,21 @@ class Ear:
     def is_ok(self) -> bool | None:
         """Whether it hears; None while it is not meant to, or has only begun to listen."""
         consumer, since = self._consumer, self._listening_since
+        if self._is_refused:
+            return False
         if self._wanted is None or since is None:
             return None
         if consumer is not None and not consumer.is_ready and time.monotonic() - since < _START_SECONDS:
             return None
         return bool(consumer and consumer.is_connected)
 
-    @property
-    def ping_age_seconds(self) -> float | None:
-        """How long ago the last canary came."""
-        return None if self._last_ping is None else round(time.monotonic() - self._last_ping, 1)
+    def told(self) -> dict[str, float | None]:
+        """What the coordinator judges by whether we really hear: canaries, and how old this consumer is."""
+        return {
+            "pings": self.pings,
+            "last_ping_seconds_ago": _age(self._last_ping),
+            "listening_seconds": _age(self._listening_since if self._consumer else None),
+        }
 
     def heard_ping(self) -> None:
         self.pings += 1
@@ -118,6 +123,7 @@ class Ear:
             self._stop_consumer()
             self._close_events()
             self._url = url
+            self._is_refused = False
             if url is not None:
                 self._open_events(url)
         elif self._consumer is not None and (restart or not self._consumer.is_alive):
@@ -130,6 +136,7 @@ class Ear:
         try:
             broker = parse_broker(url)
         except BrokerUrlError as error:
+            self._is_refused = True
             log.error("broker_url_refused", error=str(error))
             return
         log.info("broker_given", broker=broker.shown)
@@ -147,17 +154,9 @@ class Ear:
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
-        if not consumer.stop(wake=self._wake):
+        if not consumer.stop():
             log.error("consumer_does_not_stop")
         self._retired = [item for item in self._retired if not item.join(0)] + [consumer]
-
-    def _wake(self) -> None:
-        if self._client is None:
-            return
-        try:
-            publish(self._client, {self._node_id: [nudge_message(self._node_id)]})
-        except redis.RedisError as error:
-            log.info("consumer_not_woken", error=str(error))
 
     def _close_events(self) -> None:
         events, self._events = self._events, None
@@ -166,3 +165,7 @@ class Ear:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _age(moment: float | None) -> float | None:
+    return None if moment is None else round(time.monotonic() - moment, 1)

@@ -49,7 +49,9 @@ def settings(broker: Broker, node_id: str | None = None) -> dict[str, Any]:
     }
     if node_id is not None:
         own = node_queue(node_id)
-        found |= {"task_default_queue": own, "task_queues": [Queue(own)]}  # type: ignore[no-untyped-call]
+        # Not declared: a list needs no declaring, and reading it is then all that the node does with it.
+        queue = Queue(own, no_declare=True)  # type: ignore[no-untyped-call]
+        found |= {"task_default_queue": own, "task_queues": [queue]}
     return found
 
 
@@ -64,6 +66,8 @@ def _transport_options(broker: Broker, node_id: str | None) -> dict[str, Any]:
         "unacked_index_key": f"unacked_index{suffix}",
         "unacked_mutex_key": f"unacked_mutex{suffix}",
         "visibility_timeout": 300,
+        # Order is decided where jobs are placed. With one priority there is one list, and a node's login one key.
+        "priority_steps": [0],
         # No socket_timeout for whoever waits in BRPOP: a quiet queue is not a dead one. Keepalive, the health check
         # and kombu's own stall check find the dead.
         "socket_connect_timeout": 5,

@@ -38,6 +38,7 @@ class Broker:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     master: str | None = None
+    sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
     tls: dict[str, Any] | None = None
 
@@ -87,7 +88,8 @@ class Broker:
         return found
 
     def _sentinel_options(self) -> dict[str, Any]:
-        return {"password": self.sentinel_password} if self.sentinel_password else {}
+        given = {"username": self.sentinel_username, "password": self.sentinel_password}
+        return {name: value for name, value in given.items() if value}
 
 
 def parse_broker(url: str) -> Broker:
@@ -99,16 +101,29 @@ def parse_broker(url: str) -> Broker:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("redis", "rediss", "sentinel"):
         raise BrokerUrlError(_REFUSED.get(scheme, _UNKNOWN))
-    if scheme == "sentinel":
-        # kombu's way of naming several Sentinels is accepted too.
-        rest = rest.replace(";sentinel://", ",")
     return _parsed(scheme, rest)
 
 
+def with_login(url: str, *, username: str, password: str) -> str:
+    """The same broker's URL with another login; what it says of Sentinels and certificates stays."""
+    parse_broker(url)
+    scheme, _, rest = url.partition("://")
+    _, hosts, path, query = _parts(rest)
+    login = f"{quote(username, safe='')}:{quote(password, safe='')}"
+    return f"{scheme}://{login}@{','.join(hosts)}/{path}{'?' + query if query else ''}"
+
+
+def _parts(rest: str) -> tuple[str, list[str], str, str]:
+    """Login, hosts, path, query of what follows the scheme."""
+    before_query, _, query = rest.partition("?")
+    authority, _, path = before_query.replace(";sentinel://", "\n").partition("/")
+    # kombu's way of naming several Sentinels, each with the login in front, is accepted too.
+    logins, hosts = zip(*(part.rpartition("@")[::2] for part in authority.split("\n")), strict=True)
+    return logins[0], ",".join(hosts).split(","), path, query
+
+
 def _parsed(scheme: str, rest: str) -> Broker:
-    before_query, _, query_text = rest.partition("?")
-    authority, _, path = before_query.partition("/")
-    login, _, hosts = authority.rpartition("@")
+    login, hosts, path, query_text = _parts(rest)
     # The first host alone goes through the URL parser, for the login; the rest are plain host:port.
     parts = urlsplit(f"redis://{login + '@' if login else ''}x/{path}")
     query = dict(parse_qsl(query_text))
@@ -117,11 +132,12 @@ def _parsed(scheme: str, rest: str) -> Broker:
         raise BrokerUrlError("a sentinel:// URL needs ?master=NAME, the name under which the Sentinels know the Redis")
     default_port = SENTINEL_PORT if scheme == "sentinel" else REDIS_PORT
     return Broker(
-        hosts=tuple(_host(text, default_port) for text in hosts.split(",")),
+        hosts=tuple(_host(text, default_port) for text in hosts),
         database=_database(parts.path),
         username=_unquoted(parts.username),
         password=_unquoted(parts.password),
         master=master if scheme == "sentinel" else None,
+        sentinel_username=query.get("sentinel_username"),
         sentinel_password=query.get("sentinel_password"),
         tls=_tls(query) if scheme == "rediss" else None,
     )

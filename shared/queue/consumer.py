@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -51,14 +53,49 @@ class TicketHandler(Protocol):
     def ping(self) -> None: ...
 
 
+class _Alarm:
+    """Wakes a loop that waits for its sockets: a pair of them, of which the loop watches one."""
+
+    def __init__(self) -> None:
+        self._watched, self._rung = socket.socketpair()
+        self._watched.setblocking(False)
+        self._rung.setblocking(False)
+
+    @property
+    def fileno(self) -> int:
+        return self._watched.fileno()
+
+    def ring(self) -> None:
+        # A full pair means that it rings already; a closed one, that nobody sleeps any more.
+        with contextlib.suppress(OSError):
+            self._rung.send(b"!")
+
+    def take(self) -> None:
+        """Called by the loop, so that one ring wakes it once."""
+        with contextlib.suppress(BlockingIOError):
+            self._watched.recv(64)
+
+    def close(self) -> None:
+        self._watched.close()
+        self._rung.close()
+
+
 class _Controller(WorkController):
     """A Celery worker that says when it has left its loop: the threads of its pool may go on for hours after that."""
 
     left_loop: threading.Event
+    alarm: _Alarm
 
     def on_before_init(self, **kwargs: Any) -> None:
         # What `celery worker` does too. Without it the pool's threads look for our tasks in whichever app is current.
         setup_worker_optimizations(self.app, self.hostname)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        super().register_with_event_loop(hub)
+        hub.add_reader(self.alarm.fileno, self.alarm.take)
+        # What the pool holds is run by the pool, and what it does not hold is sent again. Putting it back would make
+        # doubles of the first, and would need the right to write to the queue.
+        self.consumer.task_consumer.channel.do_restore = False
 
     def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
         self.left_loop.set()
@@ -97,9 +134,10 @@ class TicketConsumer:
             ready_callback=self._on_ready,
         )
         self._controller.left_loop = threading.Event()
+        self._controller.alarm = _Alarm()
         self._ready = threading.Event()
         self._tell_ready = on_ready
-        self._thread = threading.Thread(target=self._controller.start, name="consumer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
 
     def start(self) -> None:
         """Begin to consume; returns at once. A broker that is away is tried until it comes."""
@@ -121,17 +159,14 @@ class TicketConsumer:
         connection = getattr(getattr(self._controller, "consumer", None), "connection", None)
         return self.is_alive and connection is not None and bool(connection.connected)
 
-    def stop(self, timeout: float = _STOP_SECONDS, *, wake: Callable[[], None] = lambda: None) -> bool:
-        """Take no further ticket. Attempts that run go on in their threads; returns whether the loop has ended.
-
-        The loop looks up at least once a second; `wake` may send it a message, for it to look up now.
-        """
+    def stop(self, timeout: float = _STOP_SECONDS) -> bool:
+        """Take no further ticket. Attempts that run go on in their threads; returns whether the loop has ended."""
         if not self._thread.is_alive():
             return True
         # The flag is read by whichever loop runs in this process, and ours is the only one.
         celery_state.should_stop = 0
         try:
-            wake()
+            self._controller.alarm.ring()
             return self._controller.left_loop.wait(timeout)
         finally:
             celery_state.should_stop = None
@@ -140,6 +175,12 @@ class TicketConsumer:
         """Wait for the threads that still ran attempts when it was stopped; whether they have all ended."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._controller.start()
+        finally:
+            self._controller.alarm.close()
 
     def _on_ready(self, _consumer: Any) -> None:
         self._ready.set()

@@ -31,6 +31,12 @@ def test_acknowledgements_cost_nothing_and_prefetch_is_not_held_back() -> None:
     assert conf.worker_disable_prefetch is False
 
 
+def test_a_node_needs_one_key_to_read_its_queue_and_declares_nothing() -> None:
+    app = make_app("redis://localhost/0", node_id="n1")
+    assert app.conf.broker_transport_options["priority_steps"] == [0]
+    assert all(queue.no_declare for queue in app.amqp.queues.values())
+
+
 def test_two_nodes_share_no_key_but_the_events() -> None:
     keys = [
         {

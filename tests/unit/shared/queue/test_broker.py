@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 
 import pytest
 
-from shared.queue.broker import Broker, BrokerUrlError, parse_broker
+from shared.queue.broker import Broker, BrokerUrlError, parse_broker, with_login
 
 
 def test_a_plain_redis_url() -> None:
@@ -21,6 +22,11 @@ def test_port_and_database_have_defaults() -> None:
 
 def test_a_password_with_a_plus_and_a_percent_survives() -> None:
     assert parse_broker("redis://:a+b%25c@h/0").password == "a+b%c"
+
+
+def test_a_password_with_an_at_sign_and_a_comma_that_nobody_quoted() -> None:
+    broker = parse_broker("redis://:p@s,s@h:1/0")
+    assert (broker.password, broker.hosts) == ("p@s,s", (("h", 1),))
 
 
 def test_an_ipv6_host() -> None:
@@ -71,3 +77,25 @@ def test_other_urls_are_refused_with_the_reason(url: str, why: str) -> None:
 def test_nothing_that_is_shown_holds_a_password() -> None:
     broker = parse_broker("sentinel://:hidden@one/0?master=m&sentinel_password=hidden")
     assert "hidden" not in repr(broker) + broker.shown
+
+
+@pytest.mark.parametrize(
+    ("url", "changed"),
+    [
+        ("redis://h", "redis://me:a%2Fb%40c@h/"),
+        ("redis://:old@h:1/2", "redis://me:a%2Fb%40c@h:1/2"),
+        ("rediss://u:p%40@h/0?ssl_ca_certs=/ca.pem", "rediss://me:a%2Fb%40c@h/0?ssl_ca_certs=/ca.pem"),
+        ("sentinel://:p@one:1,two:2/3?master=m", "sentinel://me:a%2Fb%40c@one:1,two:2/3?master=m"),
+        ("sentinel://:p@one:1;sentinel://:p@two:2/3?master=m", "sentinel://me:a%2Fb%40c@one:1,two:2/3?master=m"),
+    ],
+)
+def test_a_url_with_another_login_is_the_same_broker(url: str, changed: str) -> None:
+    assert with_login(url, username="me", password="a/b@c") == changed
+    before, after = parse_broker(url), parse_broker(changed)
+    assert (after.username, after.password) == ("me", "a/b@c")
+    assert replace(after, username=None, password=None) == replace(before, username=None, password=None)
+
+
+def test_sentinels_may_want_a_user_of_their_own() -> None:
+    broker = parse_broker("sentinel://one/0?master=m&sentinel_username=asker&sentinel_password=why")
+    assert broker.transport_options["sentinel_kwargs"] == {"username": "asker", "password": "why"}
