@@ -30,6 +30,7 @@ from coordinator.upkeep.leases import lose_expired
 from coordinator.upkeep.silence import miss_silent_nodes
 from coordinator.upkeep.unclaimed import expire_unclaimed
 from shared.errors import LongshoreError
+from shared.policy.fairness import Sharing
 from shared.queue.names import NUDGE_CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ class Dispatcher:
         self._resources = resources
         self._settings = resources.settings
         self._limits = Limits.of(resources.settings)
+        self._sharing = Sharing(self._settings.fairness_seconds, self._settings.space_max_active)
         self._relay = Relay(resources.redis)
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._wake = threading.Event()
@@ -141,7 +143,7 @@ class Dispatcher:
             self._due_at = self._when(outlook.next_due)
             if outlook.has_unassigned:
                 assign_waiting(tx, self._resources, ASSIGN_BATCH)
-            return place(tx, fleet.facts(tx), batch=self._settings.placement_batch)
+            return place(tx, fleet.facts(tx), batch=self._settings.placement_batch, sharing=self._sharing)
 
     def _sweep(self, term: Term) -> None:
         for duty in self._duties(term):

@@ -127,6 +127,10 @@ class Room:
         self.nodes = [node for node in nodes if node.is_usable]
         self._free = {(node.id, kind): node.free(kind) for node in self.nodes for kind in (True, False)}
 
+    def places(self, takes_slot: bool) -> int:
+        """All places of one kind, free or taken."""
+        return sum(node.slots if takes_slot else node.light_slots for node in self.nodes)
+
     def total(self, needs: Needs) -> int:
         return sum(max(0, self._free[node.id, needs.takes_slot]) for node in candidates(needs, self.nodes))
 

@@ -36,14 +36,16 @@ lanes = Table(
     Column("agent_id", Id, primary_key=True),
     Column("hold_reason", Text),
     Column("max_active", Integer),
+    Column("agent_name", Name),
 )
-"""An agent's lane through the queue: whether work may leave it, and how much at a time."""
+"""An agent's lane through the queue: whether work may leave it, how much at a time, and whose it is in words."""
 
 demands = Table(
     "demands",
     metadata,
     id_column(),
     Column("agent_id", Id, nullable=False),
+    Column("space", Name, nullable=False, server_default="default"),
     Column("needs", Document, nullable=False),
     Column("takes_slot", Boolean, nullable=False),
     Column("hold_reason", Text),

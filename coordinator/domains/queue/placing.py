@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Integer, and_, bindparam, func, literal_column, or_, select, update
-
-from coordinator.domains.queue import decisions, moves, store
-from coordinator.domains.queue.models import attempts, demands, jobs, lanes
-from coordinator.domains.queue.rows import JOB_FIELDS, Job, job_of, select_jobs
+from coordinator.domains.queue import decisions, moves, waiting
+from coordinator.domains.queue.rows import Job
+from coordinator.domains.queue.waiting import OUTLOOK, Busy, Wish
 from coordinator.store.database import Transaction
-from coordinator.store.schema import UTCDateTime
 from shared.ids import new_id
-from shared.policy.placement import Needs, NodeFacts, Room, candidates, why_none
+from shared.policy.fairness import Entry, Line, Sharing, Turns
+from shared.policy.placement import NodeFacts, Room, candidates, why_none
+
+__all__ = ["OUTLOOK", "Placed", "Ticket", "place"]
+
+LEAST_WINDOW = 16
+NO_ROOM = "no_room: every node that fits is full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +40,31 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """A demand with waiting jobs, and what its lane allows."""
+class _Head:
+    """A job that stands at the front of its line, with the name of its agent for the ticket."""
 
-    demand_id: str
-    agent_id: str
-    needs: Needs
-    told_hold: str | None
-    lane_room: int | None
+    job: Job
+    agent: str
 
 
-def place(tx: Transaction, nodes: Sequence[NodeFacts], *, batch: int) -> Placed:
-    """Place as many ready jobs as there is room for, most urgent first, oldest first among equals."""
-    room = Room(nodes)
-    now_ms = int(tx.now.timestamp() * 1000)
-    open_wishes = [wish for wish in _wishes(tx) if _is_open(tx, wish, nodes)]
-    made: list[moves.Move] = []
-    specs: dict[str, str] = {}
-    lane_left = {wish.agent_id: wish.lane_room for wish in open_wishes if wish.lane_room is not None}
-    for wish, job, agent in _heads(tx, open_wishes, room, batch):
-        if lane_left.get(wish.agent_id, 1) <= 0:
-            continue
-        node = room.take(wish.needs)
-        if node is None:
-            continue
-        made.append(decisions.place(job, node, attempt_id=new_id(now_ms), takes_slot=wish.needs.takes_slot, now=tx.now))
-        specs[job.id] = agent
-        if wish.agent_id in lane_left:
-            lane_left[wish.agent_id] -= 1
-    moves.apply(tx, made)
-    return Placed([_ticket(move, specs[move.after.id]) for move in made], len(made) >= batch)
+def place(tx: Transaction, nodes: Sequence[NodeFacts], *, batch: int, sharing: Sharing | None = None) -> Placed:
+    """Place as many ready jobs as there is room for, in the order that `shared.policy.fairness` gives.
+
+    `sharing` is what the caller keeps from round to round; without it every round stands alone.
+    """
+    wishes = waiting.wishes(tx)
+    reasons = {wish.demand_id: _closed(wish, nodes) for wish in wishes}
+    able = [wish for wish in wishes if reasons[wish.demand_id] is None]
+    this = _Round(tx, nodes, able, batch, sharing or Sharing())
+    this.run()
+    waiting.tell_reasons(tx, wishes, reasons | this.reasons())
+    moves.apply(tx, this.made)
+    return Placed([_ticket(move, this.agents[move.after.id]) for move in this.made], this.may_go_on)
+
+
+def _closed(wish: Wish, nodes: Sequence[NodeFacts]) -> str | None:
+    """Why nothing of this demand can be placed whatever room there is; None when it can."""
+    return None if candidates(wish.needs, nodes) else why_none(wish.needs, nodes)
 
 
 def _ticket(move: moves.Move, agent: str) -> Ticket:
@@ -76,83 +73,109 @@ def _ticket(move: moves.Move, agent: str) -> Ticket:
     return Ticket(attempt.id, attempt.job_id, attempt.number, attempt.node_id, agent, attempt.takes_slot)
 
 
-def _ready() -> ColumnElement[bool]:
-    due = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= bindparam("now", type_=UTCDateTime))
-    return and_(jobs.c.state == literal_column("'queued'"), due)
+class _Round:
+    """One round of placement: the room, what lanes and spaces allow, and what was placed so far."""
 
+    def __init__(
+        self, tx: Transaction, nodes: Sequence[NodeFacts], wishes: Sequence[Wish], batch: int, sharing: Sharing
+    ) -> None:
+        self._tx = tx
+        self._room = Room(nodes)
+        self._wishes = wishes
+        self._batch = batch
+        self._sharing = sharing
+        self._busy = self._read_busy()
+        self._lines: dict[str, Line[_Head]] = {}
+        self._full_reads: set[str] = set()
+        self.made: list[moves.Move] = []
+        self.agents: dict[str, str] = {}
 
-# Statements of the hot path are made once: making one costs more Python than running it. State words stand in the
-# text, because a partial index serves only a condition that the planner can see.
-_WISHES = (
-    select(demands, lanes.c.max_active)
-    .outerjoin(lanes, lanes.c.agent_id == demands.c.agent_id)
-    .where(select(jobs.c.id).where(jobs.c.demand_id == demands.c.id, _ready()).exists(), lanes.c.hold_reason.is_(None))
-)
-_BUSY = (
-    select(jobs.c.agent_id, func.count().label("n"))
-    .select_from(attempts.join(jobs, jobs.c.id == attempts.c.job_id))
-    .where(attempts.c.state.in_(store.LIVE_ATTEMPT), jobs.c.agent_id.in_(bindparam("agents", expanding=True)))
-    .group_by(jobs.c.agent_id)
-)
-_HEADS = (
-    select_jobs()
-    .add_columns(jobs.c.spec["agent"].as_string())
-    .where(jobs.c.demand_id == bindparam("demand"), _ready())
-    .order_by(jobs.c.priority.desc(), jobs.c.id)
-    .limit(bindparam("most", type_=Integer))
-    .with_for_update(skip_locked=True)
-)
-OUTLOOK = (
-    select(func.min(jobs.c.not_before))
-    .where(jobs.c.state == literal_column("'queued'"), jobs.c.not_before > bindparam("now", type_=UTCDateTime))
-    .scalar_subquery()
-    .label("next_due"),
-    select(jobs.c.id)
-    .where(jobs.c.state == literal_column("'queued'"), jobs.c.agent_id.is_(None))
-    .exists()
-    .label("has_unassigned"),
-)
-"""When the earliest delayed job is ready, and whether work waits for an agent: asked together with the lead."""
+    @property
+    def may_go_on(self) -> bool:
+        """Whether another round at once may find more to place."""
+        return len(self.made) >= self._batch or any(self._lines[demand].is_empty for demand in self._full_reads)
 
-
-def _wishes(tx: Transaction) -> list[_Wish]:
-    """Demands that have ready jobs and an open lane. One index probe per demand, however many jobs wait."""
-    rows = tx.conn.execute(_WISHES, {"now": tx.now}).all()
-    limited = sorted({row.agent_id for row in rows if row.max_active is not None})
-    busy: dict[str, int] = {}
-    if limited:
-        busy = {row.agent_id: row.n for row in tx.conn.execute(_BUSY, {"agents": limited})}
-    return [
-        _Wish(
-            demand_id=row.id,
-            agent_id=row.agent_id,
-            needs=Needs.from_json(row.needs, takes_slot=bool(row.takes_slot)),
-            told_hold=row.hold_reason,
-            lane_room=None if row.max_active is None else max(0, row.max_active - busy.get(row.agent_id, 0)),
+    def run(self) -> None:
+        self._read_lines()
+        by_line = {id(self._lines[wish.demand_id]): wish for wish in self._wishes if wish.demand_id in self._lines}
+        turns = Turns(
+            self._lines.values(),
+            self._sharing,
+            now_ms=self._now_ms,
+            places={kind: self._room.places(kind) for kind in (True, False)},
+            busy=self._busy.by_agent,
         )
-        for row in rows
-    ]
+        while len(self.made) < self._batch and (line := turns.next()) is not None:
+            if self._place_head(by_line[id(line)], line.head.item):
+                turns.took(line)
+            else:
+                turns.close(line)
+
+    def reasons(self) -> dict[str, str | None]:
+        """Why what is left of the demands still waits, as far as this round found out."""
+        return {wish.demand_id: self._why_left(wish) for wish in self._wishes}
+
+    @property
+    def _now_ms(self) -> int:
+        return int(self._tx.now.timestamp() * 1000)
+
+    def _read_busy(self) -> Busy:
+        agents = {wish.agent_id for wish in self._wishes}
+        is_limited = self._sharing.space_max_active or any(wish.max_active is not None for wish in self._wishes)
+        return waiting.busy(self._tx) if len(agents) > 1 or is_limited else Busy()
+
+    def _read_lines(self) -> None:
+        """The first jobs of every demand, locked, leaving out what others hold.
+
+        Where many agents wait none of them gets a whole batch; reading that much of each would be wasted.
+        """
+        open_now = [wish for wish in self._wishes if self._left_for(wish) > 0]
+        window = self._batch if len(open_now) == 1 else max(LEAST_WINDOW, 2 * self._batch // max(1, len(open_now)))
+        for wish in open_now:
+            # One more than can be placed: whether something is left decides what those who wait are told.
+            most = min(self._batch, window, self._left_for(wish)) + 1
+            found = waiting.heads(self._tx, wish.demand_id, most)
+            entries = [Entry(rank, job.id, _ms(job), _Head(job, agent)) for job, agent, rank in found]
+            self._lines[wish.demand_id] = Line(wish.agent_id, entries, takes_slot=wish.needs.takes_slot)
+            if len(found) == most:
+                self._full_reads.add(wish.demand_id)
+
+    def _place_head(self, wish: Wish, head: _Head) -> bool:
+        if self._lane_left(wish) <= 0 or self._space_left(wish) <= 0:
+            return False
+        node = self._room.take(wish.needs)
+        if node is None:
+            return False
+        takes_slot, now = wish.needs.takes_slot, self._tx.now
+        move = decisions.place(head.job, node, attempt_id=new_id(self._now_ms), takes_slot=takes_slot, now=now)
+        self.made.append(move)
+        self.agents[head.job.id] = head.agent
+        self._busy.add(wish)
+        return True
+
+    def _left_for(self, wish: Wish) -> int:
+        return min(self._room.total(wish.needs), self._lane_left(wish), self._space_left(wish))
+
+    def _lane_left(self, wish: Wish) -> int:
+        return self._batch if wish.max_active is None else wish.max_active - self._busy.of_agent(wish.agent_id)
+
+    def _space_left(self, wish: Wish) -> int:
+        most = self._sharing.space_max_active
+        return most - self._busy.of_space(wish.space) if most else self._batch
+
+    def _why_left(self, wish: Wish) -> str | None:
+        line = self._lines.get(wish.demand_id)
+        if line is not None and line.is_empty:
+            return None
+        if self._lane_left(wish) <= 0:
+            return f"agent_limit: its agent runs as many jobs at a time as it may ({wish.max_active})"
+        if self._space_left(wish) <= 0:
+            most = self._sharing.space_max_active
+            return f"space_limit: space {wish.space} runs as many jobs at a time as it may ({most})"
+        if self._room.total(wish.needs) <= 0:
+            return NO_ROOM
+        return None
 
 
-def _is_open(tx: Transaction, wish: _Wish, nodes: Sequence[NodeFacts]) -> bool:
-    """Whether some node could run it. Keeps the demand's reason to wait true on the way."""
-    able = bool(candidates(wish.needs, nodes))
-    reason = None if able else why_none(wish.needs, nodes)
-    if reason != wish.told_hold:
-        tx.conn.execute(update(demands).where(demands.c.id == wish.demand_id).values(hold_reason=reason))
-    return able
-
-
-def _heads(tx: Transaction, wishes: Sequence[_Wish], room: Room, batch: int) -> Iterator[tuple[_Wish, Job, str]]:
-    """The first jobs of every demand, merged by urgency and age; locked, leaving out what others hold."""
-    lists: list[list[tuple[tuple[int, str], int, Job, str]]] = []
-    for index, wish in enumerate(wishes):
-        most = min(batch, room.total(wish.needs), batch if wish.lane_room is None else wish.lane_room)
-        if most <= 0:
-            continue
-        rows = tx.conn.execute(_HEADS, {"demand": wish.demand_id, "now": tx.now, "most": most})
-        found = [(job_of(row), row[len(JOB_FIELDS)] or "") for row in rows]
-        lists.append([((-job.priority, job.id), index, job, name) for job, name in found])
-    merged = heapq.merge(*lists)
-    for _, index, job, name in list(merged)[:batch]:
-        yield wishes[index], job, name
+def _ms(job: Job) -> int:
+    return int(job.created_at.timestamp() * 1000)

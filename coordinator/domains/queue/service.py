@@ -30,6 +30,7 @@ from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from coordinator.store.paging import Page, PageRequest
 from shared.errors import NotFound, StaleAttempt, StateConflict
+from shared.policy.fairness import rank_of
 
 PRIORITIES = {"low": 0, "medium": 1, "high": 2, "critical": 3}
 UNSET: Any = object()
@@ -57,7 +58,9 @@ def submit(tx: Transaction, resources: Resources, new: Sequence[NewJob]) -> None
     """Accept jobs: from the commit of this transaction on, each of them will end."""
     demands = {item.id: _demand(item) for item in new if item.agent_id is not None}
     store.ensure_demands(tx, list({demand.id: demand for demand in demands.values()}.values()))
-    store.insert_jobs(tx, [_fresh_row(tx, item, demands.get(item.id)) for item in new])
+    aging = resources.settings.priority_aging_seconds
+    rows = [_fresh_row(tx, item, demands.get(item.id), aging_seconds=aging) for item in new]
+    store.insert_jobs(tx, rows)
     moves.tell(tx, [_accepted_line(tx, item) for item in new])
     moves.announce(tx, [_created_event(tx, item) for item in new])
     nudge(tx, resources, "submitted")
@@ -78,7 +81,7 @@ def assign(
     job = _locked(tx, job_id)
     if job.state is not JobState.queued or job.agent_id is not None:
         raise StateConflict("only waiting work without an agent can be assigned", state=str(job.state))
-    demand = store.Demand.of(agent_id, needs, takes_slot=takes_slot)
+    demand = store.Demand.of(agent_id, needs, space=job.space, takes_slot=takes_slot)
     store.ensure_demands(tx, [demand])
     store.rewrite(tx, job, agent_id=agent_id, demand_id=demand.id, spec=spec, retry=retry, hold_reason=None)
     moves.tell(tx, [_line(tx, job_id, "job.assigned", "an agent takes it", {"agent_id": agent_id})])
@@ -104,12 +107,14 @@ def amend(
         raise StateConflict(f"only waiting work can be changed; this is {job.state}", state=str(job.state))
     changes: dict[str, Any] = {"priority": priority, "spec": spec, "retry": retry}
     changes = {name: value for name, value in changes.items() if value is not None}
+    if priority is not None:
+        changes["rank"] = _rank(job.created_at, priority, resources.settings.priority_aging_seconds)
     if deadline_at is not UNSET:
         changes["deadline_at"] = deadline_at
     if needs is not None or agent_id is not UNSET:
         changes |= _new_demand(tx, job, needs=needs, agent_id=agent_id, takes_slot=takes_slot)
     store.rewrite(tx, job, **changes)
-    told = {"changed": sorted(changes)}
+    told = {"changed": sorted(changes.keys() - {"rank"})}
     moves.tell(tx, [_line(tx, job_id, "job.amended", "changed while it waited", told)])
     nudge(tx, resources, "amended")
     return get(tx, job_id)
@@ -280,7 +285,7 @@ def _locked(tx: Transaction, job_id: str) -> Job:
 
 def _demand(item: NewJob) -> store.Demand:
     assert item.agent_id is not None
-    return store.Demand.of(item.agent_id, item.needs, takes_slot=item.takes_slot)
+    return store.Demand.of(item.agent_id, item.needs, space=item.space, takes_slot=item.takes_slot)
 
 
 def _new_demand(tx: Transaction, job: Job, *, needs: Any, agent_id: Any, takes_slot: bool | None) -> dict[str, Any]:
@@ -291,13 +296,18 @@ def _new_demand(tx: Transaction, job: Job, *, needs: Any, agent_id: Any, takes_s
     demand = store.Demand.of(
         owner,
         needs if needs is not None else (current.needs if current else {}),
+        space=job.space,
         takes_slot=takes_slot if takes_slot is not None else (current.takes_slot if current else True),
     )
     store.ensure_demands(tx, [demand])
     return {"agent_id": owner, "demand_id": demand.id, "hold_reason": None}
 
 
-def _fresh_row(tx: Transaction, item: NewJob, demand: store.Demand | None) -> dict[str, Any]:
+def _rank(created_at: datetime, priority: int, aging_seconds: float) -> int:
+    return rank_of(created_ms=int(created_at.timestamp() * 1000), priority=priority, aging_seconds=aging_seconds)
+
+
+def _fresh_row(tx: Transaction, item: NewJob, demand: store.Demand | None, *, aging_seconds: float) -> dict[str, Any]:
     return {
         "id": item.id,
         "space": item.space,
@@ -305,6 +315,7 @@ def _fresh_row(tx: Transaction, item: NewJob, demand: store.Demand | None) -> di
         "agent_id": item.agent_id,
         "demand_id": demand.id if demand else None,
         "priority": item.priority,
+        "rank": _rank(tx.now, item.priority, aging_seconds),
         "state": str(JobState.queued),
         "spec": dict(item.spec),
         "retry": dict(item.retry),

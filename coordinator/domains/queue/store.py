@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Self
 
 import orjson
-from sqlalchemy import ColumnElement, Select, Table, and_, case, func, insert, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Select, Table, case, func, insert, literal, literal_column, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from coordinator.domains.queue.models import (
@@ -48,6 +48,7 @@ FRESH = (
     "agent_id",
     "demand_id",
     "priority",
+    "rank",
     "state",
     "spec",
     "retry",
@@ -69,14 +70,15 @@ class Demand:
 
     id: str
     agent_id: str
+    space: str
     needs: Mapping[str, Any]
     takes_slot: bool
 
     @classmethod
-    def of(cls, agent_id: str, needs: Mapping[str, Any], *, takes_slot: bool) -> Self:
+    def of(cls, agent_id: str, needs: Mapping[str, Any], *, space: str, takes_slot: bool) -> Self:
         told = {name: value for name, value in needs.items() if value not in (None, {}, [])}
         text = orjson.dumps([agent_id, told, takes_slot], option=orjson.OPT_SORT_KEYS)
-        return cls(str(uuid.uuid5(uuid.NAMESPACE_OID, text.decode())), agent_id, told, takes_slot)
+        return cls(str(uuid.uuid5(uuid.NAMESPACE_OID, text.decode())), agent_id, space, told, takes_slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class JobView:
     finished_at: datetime | None
     version: int
     current_attempt_id: str | None
+    rank: int = 0
     attempts: Sequence[Mapping[str, Any]] = ()
     usage: Mapping[str, Any] | None = None
     result: Any = None
@@ -147,7 +150,7 @@ def upsert(tx: Transaction, table: Table) -> Any:
 
 def ensure_demands(tx: Transaction, wanted: Sequence[Demand]) -> None:
     for demand in sorted(wanted, key=lambda item: item.id):
-        row = {"id": demand.id, "agent_id": demand.agent_id, "needs": demand.needs, "takes_slot": demand.takes_slot}
+        row = {name: getattr(demand, name) for name in ("id", "agent_id", "space", "needs", "takes_slot")}
         tx.conn.execute(upsert(tx, demands).values(row).on_conflict_do_nothing(index_elements=["id"]))
 
 
@@ -213,7 +216,7 @@ def hold_unassigned(tx: Transaction, job_id: str, reason: str) -> None:
 
 def demand(tx: Transaction, demand_id: str | None) -> Demand | None:
     row = tx.conn.execute(select(demands).where(demands.c.id == demand_id)).first() if demand_id else None
-    return Demand(row.id, row.agent_id, row.needs, row.takes_slot) if row else None
+    return Demand(row.id, row.agent_id, row.space, row.needs, row.takes_slot) if row else None
 
 
 def set_lane(tx: Transaction, agent_id: str, *, hold_reason: str | None, max_active: int | None) -> None:
@@ -274,9 +277,9 @@ def list_jobs(
 def unassigned(tx: Transaction, limit: int, *, after: JobView | None) -> list[JobView]:
     query = _viewed().where(jobs.c.state == "queued", jobs.c.agent_id.is_(None))
     if after is not None:
-        same = and_(jobs.c.priority == after.priority, jobs.c.id > after.id)
-        query = query.where(or_(jobs.c.priority < after.priority, same))
-    return [_view(row, []) for row in tx.conn.execute(query.order_by(jobs.c.priority.desc(), jobs.c.id).limit(limit))]
+        seen = (literal(after.rank, jobs.c.rank.type), literal(after.id, jobs.c.id.type))
+        query = query.where(tuple_(jobs.c.rank, jobs.c.id) > tuple_(*seen))
+    return [_view(row, []) for row in tx.conn.execute(query.order_by(jobs.c.rank, jobs.c.id).limit(limit))]
 
 
 def attempts_of(tx: Transaction, job_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:
@@ -333,6 +336,7 @@ def _view(row: Any, tries: Sequence[Mapping[str, Any]], *, result: Any = None) -
         finished_at=row.finished_at,
         version=row.version,
         current_attempt_id=row.current_attempt_id,
+        rank=row.rank,
         attempts=tries,
         usage=last["usage"] if last else None,
         result=result,

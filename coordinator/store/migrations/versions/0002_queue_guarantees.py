@@ -119,6 +119,9 @@ def upgrade() -> None:
             sqlite_where=sa.text("closed_at IS NULL"),
         )
 
+    with op.batch_alter_table("demands", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("space", sa.String(length=255), server_default="default", nullable=False))
+
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.add_column(sa.Column("rank", sa.BigInteger(), server_default="0", nullable=False))
         batch_op.add_column(sa.Column("is_exclusive", sa.Boolean(), server_default=sa.false(), nullable=False))
@@ -149,12 +152,20 @@ def upgrade() -> None:
             sqlite_where=sa.text("waits_for_attempt_id IS NOT NULL"),
         )
 
+    with op.batch_alter_table("lanes", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("agent_name", sa.String(length=255), nullable=True))
+
+    with op.batch_alter_table("agents", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("breakers", DOCUMENT, nullable=True))
+
     with op.batch_alter_table("nodes", schema=None) as batch_op:
         batch_op.add_column(sa.Column("canaries_heard", sa.Integer(), server_default="0", nullable=False))
         batch_op.add_column(sa.Column("canaries_missed", sa.Integer(), server_default="0", nullable=False))
 
     _rank_what_waits()
+    _put_demands_into_their_spaces()
     _write_letters_for_the_dead()
+    _name_the_lanes()
 
 
 def _rank_what_waits() -> None:
@@ -167,6 +178,12 @@ def _rank_what_waits() -> None:
     op.execute(f"UPDATE jobs SET rank = {in_line} WHERE finished_at IS NULL")  # noqa: S608 - constants of this file
 
 
+def _put_demands_into_their_spaces() -> None:
+    """A demand is of one agent, so all its jobs are in one space."""
+    theirs = "(SELECT jobs.space FROM jobs WHERE jobs.demand_id = demands.id AND finished_at IS NULL LIMIT 1)"
+    op.execute(f"UPDATE demands SET space = COALESCE({theirs}, space)")  # noqa: S608 - constants of this file
+
+
 def _write_letters_for_the_dead() -> None:
     """Jobs that died before there were dead letters get theirs, so that they can be sent round again."""
     op.execute(
@@ -177,10 +194,21 @@ def _write_letters_for_the_dead() -> None:
     )
 
 
+def _name_the_lanes() -> None:
+    """Breakers know agents by the names they have now, and look for them in their lanes."""
+    op.execute("UPDATE lanes SET agent_name = (SELECT name FROM agents WHERE agents.id = lanes.agent_id)")
+
+
 def downgrade() -> None:
     with op.batch_alter_table("nodes", schema=None) as batch_op:
         batch_op.drop_column("canaries_missed")
         batch_op.drop_column("canaries_heard")
+
+    with op.batch_alter_table("agents", schema=None) as batch_op:
+        batch_op.drop_column("breakers")
+
+    with op.batch_alter_table("lanes", schema=None) as batch_op:
+        batch_op.drop_column("agent_name")
 
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index(
@@ -199,6 +227,8 @@ def downgrade() -> None:
         batch_op.drop_column("waits_for_attempt_id")
         batch_op.drop_column("is_exclusive")
         batch_op.drop_column("rank")
+    with op.batch_alter_table("demands", schema=None) as batch_op:
+        batch_op.drop_column("space")
     op.create_index(
         "ix_jobs_unassigned",
         "jobs",
