@@ -211,7 +211,7 @@ class Daemon:
     def _tell(self) -> Heartbeat:
         cpu, memory, disk = self._vitals.percents()
         vitals = self._vitals.read(computers=self._computers.count)
-        vitals["queue"] = {"pings": self._ear.pings, "last_ping_seconds_ago": self._ear.ping_age_seconds}
+        vitals["queue"] = self._ear.told()
         return Heartbeat(
             epoch=self.epoch,
             cpu_usage_percent=cpu,
