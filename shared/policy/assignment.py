@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from shared.policy.placement import Needs, NodeFacts, candidates, why_none
+from shared.policy.placement import PAUSED, Needs, NodeFacts, candidates, why_none
 
 CAPACITY_WEIGHT = 0.5
 CPU_WEIGHT = 0.3
@@ -94,7 +94,7 @@ def fitting(wanted: Wanted, agents: Sequence[AgentFacts], nodes: Sequence[NodeFa
         return Refusal("no_agent: the task has no instructions, and every active agent needs some")
     placed = {agent.id: candidates(agent.needs, nodes) for agent in able}
     fits = [_fit(agent, placed[agent.id]) for agent in able if placed[agent.id]]
-    return fits or Refusal(f"no_agent: {_without_code(why_none(able[0].needs, nodes))}")
+    return fits or Refusal(_no_node(why_none(able[0].needs, nodes)))
 
 
 def score(fit: Fit, live: int) -> float:
@@ -128,5 +128,7 @@ def _all_busy(fits: Sequence[Fit]) -> Refusal:
     return Refusal(f"agents_busy: every agent that fits is at its limit ({names}{more})", lasting=False)
 
 
-def _without_code(reason: str) -> str:
-    return reason.partition(": ")[2] or reason
+def _no_node(reason: str) -> str:
+    """Why no node would run it, as a reason that there is no agent; but what is paused is told as paused."""
+    code, _, words = reason.partition(": ")
+    return reason if code == PAUSED else f"no_agent: {words or reason}"

@@ -30,6 +30,9 @@ class Needs:
         )
 
 
+PAUSED = "paused"
+"""The code of a reason to wait that a person gave; resuming is all that helps."""
+
 ISOLATION = ("none", "bwrap", "container", "gvisor", "vm")
 """Kinds of isolation, weakest first."""
 
@@ -52,10 +55,12 @@ class NodeFacts:
     free_light: int
     cpu_percent: float | None = None
     memory_percent: float | None = None
+    paused: str | None = None
+    """Why it takes nothing new although it is well, in words; None when it is not paused."""
 
     @property
     def is_usable(self) -> bool:
-        return self.is_approved and self.status == "online"
+        return self.is_approved and self.status == "online" and self.paused is None
 
     def free(self, takes_slot: bool) -> int:
         return self.free_slots if takes_slot else self.free_light
@@ -97,6 +102,8 @@ def why_none(needs: Needs, nodes: Sequence[NodeFacts]) -> str:
     if not approved:
         return "no_node: no node is approved yet"
     fitting = [node for node in approved if fits(needs, node)]
+    if paused := sorted({node.paused for node in fitting if node.paused and node.status == "online"}):
+        return f"{PAUSED}: {'; '.join(paused[:3])}"
     if fitting:
         states = ", ".join(sorted({f"{node.name} is {node.status}" for node in fitting})[:3])
         return f"no_node: every node that fits is away ({states})"
@@ -117,6 +124,8 @@ def _why_not_that_one(worker_id: str, needs: Needs, nodes: Sequence[NodeFacts]) 
             if lack.startswith("in ")
             else f"no_node: node {node.name} is not one {lack}"
         )
+    if node.paused is not None:
+        return f"{PAUSED}: {node.paused}"
     return f"no_node: node {node.name} is {node.status}"
 
 
@@ -126,6 +135,10 @@ class Room:
     def __init__(self, nodes: Iterable[NodeFacts]) -> None:
         self.nodes = [node for node in nodes if node.is_usable]
         self._free = {(node.id, kind): node.free(kind) for node in self.nodes for kind in (True, False)}
+
+    def close(self, node_id: str) -> None:
+        """Nothing more goes to this node in this round."""
+        self._free |= {(node_id, kind): 0 for kind in (True, False)}
 
     def places(self, takes_slot: bool) -> int:
         """All places of one kind, free or taken."""

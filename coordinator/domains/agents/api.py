@@ -107,6 +107,21 @@ def stop_agent(call: Call, agent_id: str) -> dict[str, Any]:
     return _answer(call, service.set_status(call.tx, call.resources, _to_change(call, agent_id), AgentStatus.offline))
 
 
+@agents.post("/agents/<id:agent_id>/pause", may="agents:write", reply=AgentView, etag=True, errors=(409,))
+def pause_agent(call: Call, agent_id: str) -> dict[str, Any]:
+    """Pause an agent: what runs goes on, what waits is held with a reason.
+
+    Again is fine; 409 for an agent that is stopped, in maintenance or in error, as resuming would start it.
+    """
+    return _answer(call, service.pause(call.tx, call.resources, _to_change(call, agent_id)))
+
+
+@agents.post("/agents/<id:agent_id>/resume", may="agents:write", reply=AgentView, etag=True)
+def resume_agent(call: Call, agent_id: str) -> dict[str, Any]:
+    """Resume a paused agent; one that is not paused stays as it is."""
+    return _answer(call, service.resume(call.tx, call.resources, _to_change(call, agent_id)))
+
+
 def _to_change(call: Call, agent_id: str) -> Agent:
     agent = service.get_to_change(call.tx, call.space, agent_id)
     call.require_version(agent.version)

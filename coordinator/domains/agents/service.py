@@ -22,7 +22,7 @@ from coordinator.domains.queue import service as queue
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from coordinator.store.paging import Page, PageRequest
-from shared.errors import Conflict, Invalid, NotFound
+from shared.errors import Conflict, Invalid, NotFound, StateConflict
 from shared.ids import new_id
 
 __all__ = [
@@ -39,8 +39,11 @@ __all__ = [
     "find_to_use",
     "get",
     "list_agents",
+    "living",
     "merged",
     "merged_placement",
+    "pause",
+    "resume",
     "set_status",
     "stats_of",
     "whole_computer",
@@ -87,6 +90,11 @@ def find_to_use(tx: Transaction, space: str, agent_ids: Collection[str]) -> dict
     return {agent.id: agent for agent in store.find_to_use(tx, space, agent_ids)} if agent_ids else {}
 
 
+def living(tx: Transaction, space: str, agent_ids: Collection[str]) -> frozenset[str]:
+    """Those of the ids whose agents were not deleted."""
+    return store.living(tx, space, agent_ids) if agent_ids else frozenset()
+
+
 def find_started(tx: Transaction) -> list[Agent]:
     """All agents, of all spaces, that take work."""
     return store.find_started(tx)
@@ -126,6 +134,18 @@ def change(tx: Transaction, resources: Resources, agent: Agent, body: Mapping[st
 def set_status(tx: Transaction, resources: Resources, agent: Agent, status: AgentStatus) -> Agent:
     """Start or stop an agent. Doing it again changes nothing."""
     return agent if agent.status is status else _write(tx, resources, agent, {"status": status})
+
+
+def pause(tx: Transaction, resources: Resources, agent: Agent) -> Agent:
+    """Hold a started agent back. One that does not run anyway is left alone: resuming it would start it."""
+    if agent.status not in (AgentStatus.idle, AgentStatus.paused):
+        raise StateConflict(f"only a started agent can be paused; {agent.name} is {agent.status}", status=agent.status)
+    return set_status(tx, resources, agent, AgentStatus.paused)
+
+
+def resume(tx: Transaction, resources: Resources, agent: Agent) -> Agent:
+    """Let a paused agent work again; any other stays as it is."""
+    return set_status(tx, resources, agent, AgentStatus.idle) if agent.status is AgentStatus.paused else agent
 
 
 def delete(tx: Transaction, resources: Resources, agent: Agent, *, force: bool, by: str) -> None:

@@ -58,7 +58,7 @@ NEEDS_COMPUTER = RUNNABLE - {Runtime.echo}
 
 _WHY_HELD = {
     AgentStatus.offline: "is stopped; start it to run its work",
-    AgentStatus.paused: "is paused; start it to run its work",
+    AgentStatus.paused: "is paused; resume it to run its work",
     AgentStatus.maintenance: "is in maintenance; start it to run its work",
     AgentStatus.error: "is in error; start it to try again",
 }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.domains.fleet import schemas, service
+from coordinator.domains.fleet import pausing, schemas, service
 from coordinator.domains.fleet.gauges import gauges
+from coordinator.domains.fleet.pausing import Standing, standing
 from coordinator.domains.fleet.store import Node
 from coordinator.domains.queue import service as queue
 from coordinator.domains.queue.gauges import gauges as queue_gauges
+from coordinator.domains.queue.service import Author, Pause, Scope
 from coordinator.http.actor import Actor, ActorKind
 from coordinator.http.auth import register_authenticator
 from coordinator.http.metrics import register_gauges
@@ -132,7 +134,7 @@ def get_fleet_overview(call: Call) -> dict[str, Any]:
 @fleet.get("/workers/<id:worker_id>", may=("workers:read", NODE), reply=schemas.NodeView, etag=True, errors=(404,))
 def get_worker(call: Call, worker_id: str) -> dict[str, Any]:
     """One worker."""
-    return _view(service.get(call.tx, worker_id), service.slots_used(call.tx))
+    return _view(service.get(call.tx, worker_id), standing(call.tx))
 
 
 @fleet.get(
@@ -165,13 +167,67 @@ def get_worker_vitals(call: Call, worker_id: str) -> dict[str, Any]:
 @fleet.post("/workers/<id:worker_id>/drain", may=("workers:write", NODE), reply=schemas.NodeView, errors=(404, 409))
 def drain_worker(call: Call, worker_id: str) -> dict[str, Any]:
     """Let a worker finish what it has and take no more."""
-    return _view(service.drain(call.tx, call.resources, worker_id, is_draining=True), service.slots_used(call.tx))
+    return _view(service.drain(call.tx, call.resources, worker_id, is_draining=True), standing(call.tx))
 
 
 @fleet.post("/workers/<id:worker_id>/resume", may=("workers:write", NODE), reply=schemas.NodeView, errors=(404, 409))
 def resume_worker(call: Call, worker_id: str) -> dict[str, Any]:
-    """Let a drained worker take work again."""
-    return _view(service.drain(call.tx, call.resources, worker_id, is_draining=False), service.slots_used(call.tx))
+    """Let a drained or paused worker take work again.
+
+    A pause of its group or of the fleet goes on.
+    """
+    lifts_pause = call.actor.kind is not ActorKind.NODE
+    node = pausing.resume_node(call.tx, call.resources, worker_id, lifts_pause=lifts_pause)
+    return _view(node, standing(call.tx))
+
+
+@fleet.post(
+    "/workers/<id:worker_id>/pause",
+    may="workers:write",
+    body=schemas.PauseBody,
+    reply=schemas.NodeView,
+    errors=(404,),
+    example={"reason": "a disk is being replaced"},
+)
+def pause_worker(call: Call, worker_id: str) -> dict[str, Any]:
+    """Pause a worker: what runs goes on, nothing new starts there."""
+    node = pausing.pause_node(call.tx, call.resources, worker_id, by=_author(call), reason=call.body["reason"])
+    return _view(node, standing(call.tx))
+
+
+@fleet.get("/workers/pauses", may="workers:read", reply=ListOf("pauses", schemas.PauseView))
+def list_pauses(call: Call) -> Page[dict[str, Any]]:
+    """List what is paused: the fleet, groups, workers."""
+    found = queue.every_pause(call.tx)
+    shown = found[call.page.offset : call.page.offset + call.page.limit]
+    return Page([_pause_view(each) for each in shown], len(found))
+
+
+@fleet.post("/workers/pause", may="workers:write", body=schemas.PauseBody, reply=schemas.PausedView)
+def pause_fleet(call: Call) -> dict[str, Any]:
+    """Pause the whole fleet: what runs goes on, nothing new starts anywhere."""
+    return _pause(call, Scope.fleet, pausing.EVERY)
+
+
+@fleet.post("/workers/resume", may="workers:write", reply=schemas.PausedView)
+def resume_fleet(call: Call) -> dict[str, Any]:
+    """Resume the fleet.
+
+    Groups and workers that were paused on their own stay so.
+    """
+    return _resume(call, Scope.fleet, pausing.EVERY)
+
+
+@fleet.post("/workers/groups/<path:group>/pause", may="workers:write", body=schemas.PauseBody, reply=schemas.PausedView)
+def pause_group(call: Call, group: str) -> dict[str, Any]:
+    """Pause a group of workers, those that join it later included."""
+    return _pause(call, Scope.group, group)
+
+
+@fleet.post("/workers/groups/<path:group>/resume", may="workers:write", reply=schemas.PausedView)
+def resume_group(call: Call, group: str) -> dict[str, Any]:
+    """Resume a group of workers."""
+    return _resume(call, Scope.group, group)
 
 
 @fleet.patch(
@@ -186,7 +242,7 @@ def approve_worker(call: Call, worker_id: str) -> dict[str, Any]:
     """Approve a worker, or cut it off at once."""
     call.require_version(service.get(call.tx, worker_id).version)
     node = service.approve(call.tx, call.resources, worker_id, by=call.actor.id, **call.body)
-    return _view(node, service.slots_used(call.tx))
+    return _view(node, standing(call.tx))
 
 
 @fleet.delete("/admin/workers/<id:worker_id>", may="workers:approve", status=204, errors=(404,))
@@ -223,14 +279,42 @@ def revoke_enrolment_token(call: Call, token_id: str) -> None:
     service.revoke_token(call.tx, token_id)
 
 
+def _author(call: Call) -> Author:
+    return Author(call.actor.id, call.actor.name)
+
+
+def _pause(call: Call, scope: Scope, subject: str) -> dict[str, Any]:
+    made = pausing.pause(call.tx, call.resources, scope, subject, by=_author(call), reason=call.body["reason"])
+    return {**_pause_view(made), "is_paused": True, "workers": pausing.concerned(call.tx, scope, subject)}
+
+
+def _resume(call: Call, scope: Scope, subject: str) -> dict[str, Any]:
+    pausing.resume(call.tx, call.resources, scope, subject)
+    nobody = dict.fromkeys(("reason", "paused_by", "paused_by_name", "paused_at"))
+    named = {"scope": str(scope), "subject": subject or None}
+    return {**named, **nobody, "is_paused": False, "workers": pausing.concerned(call.tx, scope, subject)}
+
+
+def _pause_view(each: Pause) -> dict[str, Any]:
+    return {
+        "scope": str(each.scope),
+        "subject": each.subject or None,
+        "reason": each.reason,
+        "paused_by": each.paused_by,
+        "paused_by_name": each.paused_by_name,
+        "paused_at": rfc3339(each.paused_at),
+    }
+
+
 def _page(call: Call) -> Page[dict[str, Any]]:
     page = service.list_nodes(call.tx, call.page, status=call.query.get("status"), group=call.query.get("group"))
-    used = service.slots_used(call.tx)
-    return Page([_view(node, used) for node in page.items], page.total)
+    now = standing(call.tx)
+    return Page([_view(node, now) for node in page.items], page.total)
 
 
-def _view(node: Node, used: dict[str, int]) -> dict[str, Any]:
+def _view(node: Node, now: Standing) -> dict[str, Any]:
     vitals = node.vitals or {}
+    pauses = now.pauses_of(node)
     seen = rfc3339(node.last_seen_at) if node.last_seen_at else None
     return {
         "id": node.id,
@@ -241,10 +325,12 @@ def _view(node: Node, used: dict[str, int]) -> dict[str, Any]:
         "status_reason": node.status_reason,
         "is_approved": bool(node.is_approved),
         "is_draining": bool(node.is_draining),
+        "is_paused": bool(pauses),
+        "pauses": [_pause_view(each) for each in pauses],
         "group": node.group_name,
         "labels": node.labels,
         "slots": node.slots,
-        "slots_used": used.get(node.id, 0),
+        "slots_used": now.slots_used.get(node.id, 0),
         "light_slots": node.light_slots,
         "max_agents": node.max_agents,
         "cpu_cores": node.cpu_cores,

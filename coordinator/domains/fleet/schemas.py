@@ -204,6 +204,30 @@ class LogsView(View):
 
 
 class NodeView(View):
+class PauseBody(Body):
+    """Why something is paused; those who wait are told."""
+
+    reason = fields.String(allow_none=True, validate=validate.Length(1, 500), load_default=None)
+
+
+class PauseView(View):
+    """A pause: of the fleet, of a group (`subject` is its name) or of a worker (its id)."""
+
+    scope = fields.String()
+    subject = fields.String(allow_none=True)
+    reason = fields.String(allow_none=True)
+    paused_by = fields.String(allow_none=True)
+    paused_by_name = fields.String(allow_none=True)
+    paused_at = Moment(allow_none=True)
+
+
+class PausedView(PauseView):
+    """How it stands with the pause of something, and how many workers it concerns."""
+
+    is_paused = fields.Boolean()
+    workers = fields.Integer()
+
+
     """A worker, with the published White-Ops names and ours."""
 
     id = fields.String()
@@ -215,6 +239,8 @@ class NodeView(View):
     is_approved = fields.Boolean()
     is_draining = fields.Boolean()
     group = fields.String(allow_none=True)
+    is_paused = fields.Boolean()
+    pauses = fields.List(fields.Nested(PauseView))
     labels = fields.Dict(keys=fields.String(), values=fields.String())
     slots = fields.Integer()
     slots_used = fields.Integer()

@@ -15,6 +15,7 @@ from coordinator.domains.fleet import store
 from coordinator.domains.fleet.states import NODE, NodeStatus
 from coordinator.domains.fleet.store import Node
 from coordinator.domains.queue import service as queue
+from coordinator.domains.queue.service import Pause
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from coordinator.store.paging import Page, PageRequest
@@ -186,20 +187,15 @@ def require_ready(*, is_approved: bool, epoch: str | None, asked: str) -> None:
 
 
 def facts(tx: Transaction) -> list[NodeFacts]:
-    """Every node as placement sees it, with what it holds taken off its places."""
-    load = queue.load_by_node(tx)
-    return [_facts(node, load) for node in store.present(tx)]
-
-
-def slots_used(tx: Transaction) -> dict[str, int]:
-    """Taken slots by node, from the attempts' rows."""
-    return {node_id: count for (node_id, takes_slot), count in queue.load_by_node(tx).items() if takes_slot}
+    """Every node as placement sees it, with what it holds taken off its places, paused or not."""
+    load, pauses = queue.load_and_pauses(tx)
+    return [_facts(node, load, pauses) for node in store.present(tx)]
 
 
 def overview(tx: Transaction) -> dict[str, Any]:
     """The fleet in numbers."""
     every = store.present(tx)
-    load = queue.load_by_node(tx)
+    load, _ = queue.load_and_pauses(tx)
     here = [node for node in every if node.status == NodeStatus.online]
     approved = [node for node in every if node.is_approved]
     by_status = {str(status): sum(node.status == status for node in every) for status in NodeStatus}
@@ -374,8 +370,9 @@ def _limits(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _facts(node: Node, load: Mapping[tuple[str, bool], int]) -> NodeFacts:
+def _facts(node: Node, load: Mapping[tuple[str, bool], int], pauses: Sequence[Pause]) -> NodeFacts:
     vitals = node.vitals or {}
+    held = queue.pauses_of(node.id, node.group_name, pauses) if pauses else []
     return NodeFacts(
         id=node.id,
         name=node.name,
@@ -391,6 +388,7 @@ def _facts(node: Node, load: Mapping[tuple[str, bool], int]) -> NodeFacts:
         free_light=node.light_slots - load.get((node.id, False), 0),
         cpu_percent=vitals.get("cpu_percent"),
         memory_percent=vitals.get("memory_percent"),
+        paused=held[0].in_words(node.name) if held else None,
     )
 
 

@@ -34,6 +34,8 @@ FURTHER_TYPES = (
     "execution.completed",
     "execution.failed",
     "execution.cancelled",
+    "worker.paused",
+    "worker.resumed",
 )
 """What a client hears that asked for it by name, or for everything."""
 

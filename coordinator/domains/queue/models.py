@@ -275,6 +275,7 @@ pauses = Table(
     Column("subject", Name, primary_key=True),
     Column("reason", Text),
     Column("paused_by", Id),
+    Column("paused_by_name", Name),
     time_column("paused_at"),
     CheckConstraint("scope IN ('fleet', 'group', 'node')", name="scope"),
 )

@@ -20,6 +20,16 @@ from coordinator.domains.queue.feed import (
 )
 from coordinator.domains.queue.lines import store_lines
 from coordinator.domains.queue.nodes import abandon_node, heartbeat, work_of
+from coordinator.domains.queue.pauses import (
+    Author,
+    Pause,
+    Scope,
+    every_pause,
+    load_and_pauses,
+    pause,
+    pauses_of,
+    resume,
+)
 from coordinator.domains.queue.rows import Attempt, Job
 from coordinator.domains.queue.signals import call_node, nudge
 from coordinator.domains.queue.states import ENDED, JobState
@@ -261,11 +271,6 @@ def _speaks_for(attempt: Attempt, job: Job, node_id: str, token: str) -> bool:
     )
 
 
-def load_by_node(tx: Transaction) -> dict[tuple[str, bool], int]:
-    """Live attempts by (node id, whether they take a slot)."""
-    return store.load_by_node(tx)
-
-
 def busy_agents(tx: Transaction) -> frozenset[str]:
     """The agents that have work on a node now."""
     return store.busy_agents(tx)
@@ -361,23 +366,27 @@ __all__ = [
     "amend",
     "assign",
     "busy_agents",
+    "Author",
     "call_node",
     "cancel",
     "emit",
     "events_after",
     "events_beyond",
+    "Pause",
+    "Scope",
     "events_within",
     "get",
     "heartbeat",
     "hold",
     "list_jobs",
     "live_jobs_using",
-    "load_by_node",
+    "load_and_pauses",
     "newest_event_ids",
     "nudge",
     "require_attempt",
     "resolve",
     "set_lane",
+    "every_pause",
     "standing",
     "stats",
     "store_lines",
@@ -386,5 +395,8 @@ __all__ = [
     "timelines_beyond",
     "unassigned",
     "views",
+    "pause",
+    "pauses_of",
     "work_of",
 ]
+    "resume",

@@ -407,15 +407,3 @@ def live_jobs_using(tx: Transaction, file_id: str) -> int:
         .where(job_inputs.c.file_id == file_id, jobs.c.state.not_in([str(state) for state in ENDED]))
     )
     return tx.conn.scalar(query) or 0
-
-
-_LOAD = (
-    select(attempts.c.node_id, attempts.c.takes_slot, func.count().label("n"))
-    .where(attempts.c.state.in_(LIVE_ATTEMPT))
-    .group_by(attempts.c.node_id, attempts.c.takes_slot)
-)
-
-
-def load_by_node(tx: Transaction) -> dict[tuple[str, bool], int]:
-    """Attempts on their way to or running on each node, by whether they take a slot."""
-    return {(row.node_id, bool(row.takes_slot)): row.n for row in tx.conn.execute(_LOAD)}

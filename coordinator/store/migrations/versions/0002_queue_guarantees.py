@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("subject", sa.String(length=255), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("paused_by", ID, nullable=True),
+        sa.Column("paused_by_name", sa.String(length=255), nullable=True),
         sa.Column("paused_at", MOMENT, nullable=False),
         sa.CheckConstraint("scope IN ('fleet', 'group', 'node')", name=op.f("ck_pauses_scope")),
         sa.PrimaryKeyConstraint("scope", "subject", name=op.f("pk_pauses")),
@@ -179,8 +180,8 @@ def _rank_what_waits() -> None:
 
 
 def _put_demands_into_their_spaces() -> None:
-    """A demand is of one agent, so all its jobs are in one space."""
-    theirs = "(SELECT jobs.space FROM jobs WHERE jobs.demand_id = demands.id AND finished_at IS NULL LIMIT 1)"
+    """A demand is of one agent, which is in one space."""
+    theirs = "(SELECT agents.space FROM agents WHERE agents.id = demands.agent_id)"
     op.execute(f"UPDATE demands SET space = COALESCE({theirs}, space)")  # noqa: S608 - constants of this file
 
 
