@@ -20,7 +20,7 @@ from coordinator.http.metrics import RequestMetrics
 from coordinator.http.slice import PREFIXES, Endpoint, Slice, mounted
 from coordinator.resources import Resources, make_resources
 
-DOMAINS = ("system", "identity", "fleet", "agents", "tasks", "live")
+DOMAINS = ("system", "identity", "fleet", "queue", "agents", "tasks", "live")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,14 @@ from coordinator.domains.fleet.states import NODE, NodeStatus
 from coordinator.domains.queue.states import ATTEMPT, ENDED, JOB, AttemptState, JobState
 from shared.errors import StateConflict
 from shared.lifecycle import Lifecycle
+from shared.policy.breaker import BREAKER, BreakerState
 
-LIFECYCLES: list[tuple[Lifecycle[Any], type[StrEnum]]] = [(JOB, JobState), (ATTEMPT, AttemptState), (NODE, NodeStatus)]
+LIFECYCLES: list[tuple[Lifecycle[Any], type[StrEnum]]] = [
+    (JOB, JobState),
+    (ATTEMPT, AttemptState),
+    (NODE, NodeStatus),
+    (BREAKER, BreakerState),
+]
 PAIRS = [(life, source, target) for life, states in LIFECYCLES for source in states for target in states]
 
 

@@ -25,6 +25,7 @@ agents = Table(
     Column("computer", Document, nullable=False),
     Column("placement", Document, nullable=False),
     Column("retry", Document, nullable=False),
+    Column("breakers", Document),
     Column("max_concurrent_tasks", Integer),
     Column("llm_provider", Name),
     Column("llm_model", Name),

@@ -294,7 +294,9 @@ def _write(tx: Transaction, resources: Resources, agent: Agent, changes: Mapping
 
 def _open_or_close(tx: Transaction, resources: Resources, agent: Agent) -> None:
     reason = hold_reason(agent.status, agent.name)
-    queue.set_lane(tx, resources, agent.id, hold_reason=reason, max_active=agent.max_concurrent_tasks)
+    queue.set_lane(
+        tx, resources, agent.id, hold_reason=reason, max_active=agent.max_concurrent_tasks, agent_name=agent.name
+    )
 
 
 def _tell(tx: Transaction, agent: Agent) -> None:

@@ -154,6 +154,7 @@ class ReportBody(Body):
     result = fields.Raw(allow_none=True, load_default=None)
     usage = fields.Dict(allow_none=True, load_default=None)
     computer = fields.Dict(allow_none=True, load_default=None)
+    charges = fields.Dict(keys=fields.String(), allow_none=True, load_default=None)
     digest = fields.String(allow_none=True, validate=validate.Length(max=64), load_default=None)
 
 

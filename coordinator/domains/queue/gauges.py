@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, select
 
+from coordinator.domains.queue import breaker_store
 from coordinator.domains.queue.models import agent_stats, attempts, jobs
 from coordinator.domains.queue.service import PRIORITIES
 from coordinator.domains.queue.states import ON_A_NODE, JobState
@@ -15,6 +16,7 @@ from coordinator.http.metrics import GaugeSample
 from coordinator.store.database import Transaction
 from shared.ids import first_id_at
 
+from shared.policy.breaker import BreakerState
 RECENT = timedelta(minutes=5)
 SAMPLES = 2_000
 QUANTILES = (0.5, 0.9, 0.99)
@@ -29,6 +31,7 @@ def gauges(tx: Transaction) -> Iterable[GaugeSample]:
     yield from _waits(tx)
 
 
+    yield from _breakers(tx)
 def _depth(tx: Transaction) -> Iterable[GaugeSample]:
     queued = jobs.c.state == str(JobState.queued)
     query = select(jobs.c.priority, func.count().label("n")).where(queued).group_by(jobs.c.priority)
@@ -92,3 +95,10 @@ def _quantiles(name: str, text: str, values: Sequence[float]) -> Iterable[GaugeS
     for quantile in QUANTILES:
         value = ordered[min(len(ordered) - 1, int(len(ordered) * quantile))] if ordered else 0.0
         yield GaugeSample(name, text, value, {"quantile": str(quantile)})
+def _breakers(tx: Transaction) -> Iterable[GaugeSample]:
+    found = breaker_store.states(tx)
+    for state in BreakerState:
+        told = found.get(str(state), 0)
+        yield GaugeSample("longshore_breakers", "Circuit breakers by state.", told, {"state": str(state)})
+
+

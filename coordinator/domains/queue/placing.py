@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.domains.queue import decisions, moves, waiting
+from coordinator.domains.queue.gate import ALL_CLOSED, Gate, gate
 from coordinator.domains.queue.rows import Job
 from coordinator.domains.queue.waiting import OUTLOOK, Busy, Wish
 from coordinator.store.database import Transaction
@@ -53,18 +54,24 @@ def place(tx: Transaction, nodes: Sequence[NodeFacts], *, batch: int, sharing: S
     `sharing` is what the caller keeps from round to round; without it every round stands alone.
     """
     wishes = waiting.wishes(tx)
-    reasons = {wish.demand_id: _closed(wish, nodes) for wish in wishes}
+    passes = gate(tx) if any(wish.some_are_open for wish in wishes) else ALL_CLOSED
+    reasons = {wish.demand_id: _closed(wish, nodes, passes) for wish in wishes}
     able = [wish for wish in wishes if reasons[wish.demand_id] is None]
-    this = _Round(tx, nodes, able, batch, sharing or Sharing())
+    this = _Round(tx, nodes, able, batch, sharing or Sharing(), passes)
     this.run()
     waiting.tell_reasons(tx, wishes, reasons | this.reasons())
     moves.apply(tx, this.made)
+    passes.reserve(tx)
     return Placed([_ticket(move, this.agents[move.after.id]) for move in this.made], this.may_go_on)
 
 
-def _closed(wish: Wish, nodes: Sequence[NodeFacts]) -> str | None:
+def _closed(wish: Wish, nodes: Sequence[NodeFacts], passes: Gate) -> str | None:
     """Why nothing of this demand can be placed whatever room there is; None when it can."""
-    return None if candidates(wish.needs, nodes) else why_none(wish.needs, nodes)
+    if not passes.admits(wish.depends_on):
+        return passes.held(wish.depends_on)
+    if candidates(wish.needs, passes.open_nodes(nodes)):
+        return None
+    return passes.held_nodes(wish.needs, nodes) or why_none(wish.needs, nodes)
 
 
 def _ticket(move: moves.Move, agent: str) -> Ticket:
@@ -77,10 +84,18 @@ class _Round:
     """One round of placement: the room, what lanes and spaces allow, and what was placed so far."""
 
     def __init__(
-        self, tx: Transaction, nodes: Sequence[NodeFacts], wishes: Sequence[Wish], batch: int, sharing: Sharing
+        self,
+        tx: Transaction,
+        nodes: Sequence[NodeFacts],
+        wishes: Sequence[Wish],
+        batch: int,
+        sharing: Sharing,
+        passes: Gate,
     ) -> None:
         self._tx = tx
-        self._room = Room(nodes)
+        self._nodes = nodes
+        self._gate = passes
+        self._room = Room(passes.open_nodes(nodes))
         self._wishes = wishes
         self._batch = batch
         self._sharing = sharing
@@ -141,7 +156,7 @@ class _Round:
                 self._full_reads.add(wish.demand_id)
 
     def _place_head(self, wish: Wish, head: _Head) -> bool:
-        if self._lane_left(wish) <= 0 or self._space_left(wish) <= 0:
+        if self._lane_left(wish) <= 0 or self._space_left(wish) <= 0 or not self._gate.admits(wish.depends_on):
             return False
         node = self._room.take(wish.needs)
         if node is None:
@@ -149,12 +164,15 @@ class _Round:
         takes_slot, now = wish.needs.takes_slot, self._tx.now
         move = decisions.place(head.job, node, attempt_id=new_id(self._now_ms), takes_slot=takes_slot, now=now)
         self.made.append(move)
+        if move.attempt_after is not None and self._gate.take(wish.depends_on, node.id, move.attempt_after.id):
+            self._room.close(node.id)
         self.agents[head.job.id] = head.agent
         self._busy.add(wish)
         return True
 
     def _left_for(self, wish: Wish) -> int:
-        return min(self._room.total(wish.needs), self._lane_left(wish), self._space_left(wish))
+        most = min(self._room.total(wish.needs), self._lane_left(wish), self._space_left(wish))
+        return self._gate.most(wish.depends_on, most)
 
     def _lane_left(self, wish: Wish) -> int:
         return self._batch if wish.max_active is None else wish.max_active - self._busy.of_agent(wish.agent_id)
@@ -172,8 +190,10 @@ class _Round:
         if self._space_left(wish) <= 0:
             most = self._sharing.space_max_active
             return f"space_limit: space {wish.space} runs as many jobs at a time as it may ({most})"
+        if held := self._gate.held(wish.depends_on):
+            return held
         if self._room.total(wish.needs) <= 0:
-            return NO_ROOM
+            return self._gate.held_nodes(wish.needs, self._nodes) or NO_ROOM
         return None
 
 

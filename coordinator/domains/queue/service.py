@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from coordinator.domains.queue import decisions, moves, store
+from coordinator.domains.queue import breakers, decisions, moves, store
 from coordinator.domains.queue.feed import (
     Event,
     Standing,
@@ -213,10 +213,21 @@ def stats(tx: Transaction, *, space: str, kind: str) -> dict[tuple[JobState, boo
 
 
 def set_lane(
-    tx: Transaction, resources: Resources, agent_id: str, *, hold_reason: str | None, max_active: int | None
+    tx: Transaction,
+    resources: Resources,
+    agent_id: str,
+    *,
+    hold_reason: str | None,
+    max_active: int | None,
+    agent_name: str | None = None,
 ) -> None:
-    """Open or close an agent's lane, and say how much may run in it at a time (None: no limit)."""
-    store.set_lane(tx, agent_id, hold_reason=hold_reason, max_active=max_active)
+    """Open or close an agent's lane, and say how much may run in it at a time (None: no limit).
+
+    `agent_name` is what the agent is called from now on; None leaves it as it was.
+    """
+    if agent_name is not None:
+        breakers.follow_name(tx, agent_id, agent_name)
+    store.set_lane(tx, agent_id, hold_reason=hold_reason, max_active=max_active, agent_name=agent_name)
     nudge(tx, resources, "lane")
 
 

@@ -219,8 +219,10 @@ def demand(tx: Transaction, demand_id: str | None) -> Demand | None:
     return Demand(row.id, row.agent_id, row.space, row.needs, row.takes_slot) if row else None
 
 
-def set_lane(tx: Transaction, agent_id: str, *, hold_reason: str | None, max_active: int | None) -> None:
-    new = {"hold_reason": hold_reason, "max_active": max_active}
+def set_lane(
+    tx: Transaction, agent_id: str, *, hold_reason: str | None, max_active: int | None, agent_name: str | None
+) -> None:
+    new = {"hold_reason": hold_reason, "max_active": max_active} | ({"agent_name": agent_name} if agent_name else {})
     statement = upsert(tx, lanes).values(agent_id=agent_id, **new)
     tx.conn.execute(statement.on_conflict_do_update(index_elements=["agent_id"], set_=new))
 

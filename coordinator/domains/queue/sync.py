@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, case, select
 
-from coordinator.domains.queue import decisions, moves
+from coordinator.domains.queue import breakers, decisions, moves
+from coordinator.domains.queue.breaker_store import ANY_BREAKER
 from coordinator.domains.queue.limits import Limits
 from coordinator.domains.queue.losses import circumstances, earlier_losses
 from coordinator.domains.queue.models import attempts, jobs
@@ -28,22 +29,28 @@ def sync(tx: Transaction, resources: Resources, *, node_id: str, request: Sync) 
     limits = Limits.of(resources.settings)
     claims = [Claim.from_json(item) for item in request.claims]
     reports = [Report.from_json(item) for item in request.reports]
-    pairs, specs = lock_pairs(tx, {item.attempt_id for item in claims} | {item.attempt_id for item in reports})
+    pairs, specs, has_breakers = lock_pairs(
+        tx, {item.attempt_id for item in claims} | {item.attempt_id for item in reports}
+    )
     verdicts, ended = _decide_reports(tx, pairs, reports, node_id=node_id, limits=limits)
     grants, started = _decide_claims(
         tx, pairs, claims, node_id=node_id, epoch=request.epoch, key=resources.key("attempts"), limits=limits
     )
     moves.apply(tx, [*ended, *started], results=_results(reports, ended))
     if ended:
+        charges = {report.attempt_id: report.charges for report in reports}
+        breakers.charge(tx, resources, ended, charges, there_are_some=has_breakers)
         nudge(tx, resources, "report")
     return SyncReply(grants=[grant.to_json() for grant in _with_specs(tx, grants, specs)], reports=verdicts)
 
 
 # Statements of the hot path are made once: making one costs more Python than running it. A round trip costs more
-# still, so what a grant will need comes along with the lock: the spec, of attempts that may be granted.
+# still, so what a grant will need comes along with the lock: the spec, of attempts that may be granted; and whether
+# there is any breaker that an end may concern.
 _LOCK_PAIRS = (
     select_pairs()
     .add_columns(case((attempts.c.state == str(AttemptState.dispatched), jobs.c.spec)).label("spec"))
+    .add_columns(ANY_BREAKER.label("has_breakers"))
     .where(attempts.c.id.in_(bindparam("ids", expanding=True)))
     .order_by(jobs.c.id)
     .with_for_update(of=jobs)
@@ -51,21 +58,23 @@ _LOCK_PAIRS = (
 _SPECS = select(jobs.c.id, jobs.c.spec).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
 
 
-def lock_pairs(tx: Transaction, attempt_ids: Collection[str]) -> tuple[Pairs, dict[str, Any]]:
+def lock_pairs(tx: Transaction, attempt_ids: Collection[str]) -> tuple[Pairs, dict[str, Any], bool]:
     """The attempts with their jobs, the jobs' rows locked in id order so that two batches never deadlock.
 
-    Also the specs of the jobs whose attempts wait to be claimed.
+    Also the specs of the jobs whose attempts wait to be claimed, and whether there are circuit breakers.
     """
-    if not attempt_ids:
-        return {}, {}
     pairs: dict[str, tuple[Attempt, Job]] = {}
     specs: dict[str, Any] = {}
+    has_breakers = False
+    if not attempt_ids:
+        return pairs, specs, has_breakers
     for row in tx.conn.execute(_LOCK_PAIRS, {"ids": sorted(attempt_ids)}):
         attempt, job = pair_of(row)
         pairs[attempt.id] = attempt, job
+        has_breakers = bool(row.has_breakers)
         if row.spec is not None:
             specs[job.id] = row.spec
-    return pairs, specs
+    return pairs, specs, has_breakers
 
 
 def _decide_reports(

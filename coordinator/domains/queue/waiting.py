@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Integer, and_, bindparam, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Integer, and_, bindparam, func, literal_column, or_, select, union_all, update
 
 from coordinator.domains.queue import store
+from coordinator.domains.queue.breaker_store import ANY_NOT_CLOSED, NEXT_PROBE
+from coordinator.domains.queue.gate import depends_on
 from coordinator.domains.queue.models import attempts, demands, jobs, lanes
 from coordinator.domains.queue.rows import JOB_FIELDS, Job, job_of, select_jobs
 from coordinator.store.database import Transaction
@@ -26,6 +28,10 @@ class Wish:
     needs: Needs
     told_hold: str | None
     max_active: int | None
+    depends_on: tuple[str, ...] = ()
+    """The breakers that have to let it through."""
+    some_are_open: bool = False
+    """Whether any breaker of the fleet is not closed."""
 
 
 @dataclass(slots=True)
@@ -54,7 +60,7 @@ def _ready() -> ColumnElement[bool]:
 # Statements of the hot path are made once: making one costs more Python than running it. State words stand in the
 # text, because a partial index serves only a condition that the planner can see.
 _WISHES = (
-    select(demands, lanes.c.max_active)
+    select(demands, lanes.c.max_active, lanes.c.agent_name, ANY_NOT_CLOSED.label("some_are_open"))
     .outerjoin(lanes, lanes.c.agent_id == demands.c.agent_id)
     .where(select(jobs.c.id).where(jobs.c.demand_id == demands.c.id, _ready()).exists(), lanes.c.hold_reason.is_(None))
 )
@@ -72,17 +78,20 @@ _HEADS = (
     .limit(bindparam("most", type_=Integer))
     .with_for_update(skip_locked=True)
 )
+_NEXT_READY = select(func.min(jobs.c.not_before).label("at")).where(
+    jobs.c.state == literal_column("'queued'"), jobs.c.not_before > bindparam("now", type_=UTCDateTime)
+)
+_DUE = union_all(_NEXT_READY, NEXT_PROBE).subquery("due")
 OUTLOOK = (
-    select(func.min(jobs.c.not_before))
-    .where(jobs.c.state == literal_column("'queued'"), jobs.c.not_before > bindparam("now", type_=UTCDateTime))
-    .scalar_subquery()
-    .label("next_due"),
+    select(func.min(_DUE.c.at)).scalar_subquery().label("next_due"),
     select(jobs.c.id)
     .where(jobs.c.state == literal_column("'queued'"), jobs.c.agent_id.is_(None))
     .exists()
     .label("has_unassigned"),
 )
-"""When the earliest delayed job is ready, and whether work waits for an agent: asked together with the lead."""
+"""When the earliest delayed job is ready or an open breaker may be tried, and whether work waits for an agent: asked
+together with the lead.
+"""
 
 
 def wishes(tx: Transaction) -> list[Wish]:
@@ -95,6 +104,8 @@ def wishes(tx: Transaction) -> list[Wish]:
             needs=Needs.from_json(row.needs, takes_slot=bool(row.takes_slot)),
             told_hold=row.hold_reason,
             max_active=row.max_active,
+            depends_on=depends_on(row.needs, row.agent_name),
+            some_are_open=bool(row.some_are_open),
         )
         for row in tx.conn.execute(_WISHES, {"now": tx.now})
     ]
