@@ -98,13 +98,13 @@ class Settings(BaseSettings):
     redrive_per_second: float = Field(50.0, gt=0)
     dead_letter_days: float = Field(0.0, ge=0)
     job_timeout_seconds: int = Field(3600, ge=1)
-
-    @field_validator("bind")
     breaker_failure_threshold: int = Field(5, ge=1, le=100_000)
     breaker_window_seconds: float = Field(120.0, gt=0)
     breaker_recovery_seconds: float = Field(60.0, gt=0)
     breaker_recovery_cap_seconds: float = Field(600.0, gt=0)
     breaker_success_threshold: int = Field(3, ge=1, le=1000)
+
+    @field_validator("bind")
     @classmethod
     def _binds(cls, value: str) -> str:
         for part in value.split(","):

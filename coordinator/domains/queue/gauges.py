@@ -15,8 +15,8 @@ from coordinator.domains.queue.store import LIVE_ATTEMPT
 from coordinator.http.metrics import GaugeSample
 from coordinator.store.database import Transaction
 from shared.ids import first_id_at
-
 from shared.policy.breaker import BreakerState
+
 RECENT = timedelta(minutes=5)
 SAMPLES = 2_000
 QUANTILES = (0.5, 0.9, 0.99)
@@ -29,9 +29,9 @@ def gauges(tx: Transaction) -> Iterable[GaugeSample]:
     yield from _ended(tx)
     yield from _recent_attempts(tx)
     yield from _waits(tx)
-
-
     yield from _breakers(tx)
+
+
 def _depth(tx: Transaction) -> Iterable[GaugeSample]:
     queued = jobs.c.state == str(JobState.queued)
     query = select(jobs.c.priority, func.count().label("n")).where(queued).group_by(jobs.c.priority)
@@ -90,11 +90,6 @@ def _waits(tx: Transaction) -> Iterable[GaugeSample]:
     yield from _quantiles("longshore_dispatch_seconds", "From placed to started, last five minutes.", claimed)
 
 
-def _quantiles(name: str, text: str, values: Sequence[float]) -> Iterable[GaugeSample]:
-    ordered = sorted(values)
-    for quantile in QUANTILES:
-        value = ordered[min(len(ordered) - 1, int(len(ordered) * quantile))] if ordered else 0.0
-        yield GaugeSample(name, text, value, {"quantile": str(quantile)})
 def _breakers(tx: Transaction) -> Iterable[GaugeSample]:
     found = breaker_store.states(tx)
     for state in BreakerState:
@@ -102,3 +97,8 @@ def _breakers(tx: Transaction) -> Iterable[GaugeSample]:
         yield GaugeSample("longshore_breakers", "Circuit breakers by state.", told, {"state": str(state)})
 
 
+def _quantiles(name: str, text: str, values: Sequence[float]) -> Iterable[GaugeSample]:
+    ordered = sorted(values)
+    for quantile in QUANTILES:
+        value = ordered[min(len(ordered) - 1, int(len(ordered) * quantile))] if ordered else 0.0
+        yield GaugeSample(name, text, value, {"quantile": str(quantile)})
