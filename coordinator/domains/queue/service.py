@@ -65,7 +65,13 @@ class NewJob:
 
 
 def submit(tx: Transaction, resources: Resources, new: Sequence[NewJob]) -> None:
-    """Accept jobs: from the commit of this transaction on, each of them will end."""
+    """Accept jobs: from the commit of this transaction on, each of them will end.
+
+    LimitReached when too much waits already; then none of them is accepted.
+    """
+    if unknown := {item.kind for item in new} - set(admission.KINDS):
+        raise ValueError(f"not kinds of jobs: {sorted(unknown)}")
+    admission.require_room(tx, resources, new)
     demands = {item.id: _demand(item) for item in new if item.agent_id is not None}
     store.ensure_demands(tx, list({demand.id: demand for demand in demands.values()}.values()))
     aging = resources.settings.priority_aging_seconds
@@ -366,26 +372,27 @@ __all__ = [
     "UNSET",
     "AgentStats",
     "AttemptFacts",
+    "Author",
     "Event",
     "JobEvent",
     "JobState",
     "JobView",
     "NewJob",
+    "Pause",
+    "Scope",
     "Standing",
     "abandon_node",
     "agent_stats",
     "amend",
     "assign",
     "busy_agents",
-    "Author",
     "call_node",
     "cancel",
     "emit",
     "events_after",
     "events_beyond",
-    "Pause",
-    "Scope",
     "events_within",
+    "every_pause",
     "get",
     "heartbeat",
     "hold",
@@ -394,10 +401,12 @@ __all__ = [
     "load_and_pauses",
     "newest_event_ids",
     "nudge",
+    "pause",
+    "pauses_of",
     "require_attempt",
     "resolve",
+    "resume",
     "set_lane",
-    "every_pause",
     "standing",
     "stats",
     "store_lines",
@@ -406,8 +415,5 @@ __all__ = [
     "timelines_beyond",
     "unassigned",
     "views",
-    "pause",
-    "pauses_of",
     "work_of",
 ]
-    "resume",

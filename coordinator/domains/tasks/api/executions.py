@@ -29,6 +29,7 @@ executions = Slice("executions", "An agent, run once on an input")
     body=ExecuteBody,
     reply=ExecutionAccepted,
     status=202,
+    errors=(429,),
     example={"input": {"command": "echo hello"}, "options": {"timeout": 30000}},
 )
 def execute_agent(call: Call, agent_id: str) -> Reply:

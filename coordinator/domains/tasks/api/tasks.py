@@ -57,7 +57,16 @@ def list_tasks(call: Call) -> Page[dict[str, Any]]:
     return Page([shown.task_summary(whole) for whole in found.items], found.total)
 
 
-@tasks.post("/tasks", may="tasks:write", body=TaskBody, reply=TaskView, status=201, etag=True, example=EXAMPLE)
+@tasks.post(
+    "/tasks",
+    may="tasks:write",
+    body=TaskBody,
+    reply=TaskView,
+    status=201,
+    etag=True,
+    errors=(429,),
+    example=EXAMPLE,
+)
 def create_task(call: Call) -> dict[str, Any]:
     """Create a task.
 
@@ -73,6 +82,7 @@ def create_task(call: Call) -> dict[str, Any]:
     may="tasks:write",
     body=BulkBody,
     reply=BulkView,
+    errors=(429,),
     example={"tasks": [{"title": "One"}, {"title": "Two", "priority": "low"}]},
 )
 def create_tasks(call: Call) -> dict[str, Any]:
