@@ -97,6 +97,12 @@ def find_to_use(tx: Transaction, space: str, agent_ids: Collection[str]) -> list
     return [_agent_of(row) for row in tx.conn.execute(_TO_USE, {"ids": list(agent_ids), "space": space})]
 
 
+def living(tx: Transaction, space: str, agent_ids: Collection[str]) -> frozenset[str]:
+    """Those of the ids whose agents live."""
+    wanted = select(agents.c.id).where(_LIVING, agents.c.space == space, agents.c.id.in_(agent_ids))
+    return frozenset(tx.conn.scalars(wanted))
+
+
 def find_started(tx: Transaction) -> list[Agent]:
     """Every agent of every space that takes work."""
     wanted = _ALL.where(agents.c.status == AgentStatus.idle).order_by(agents.c.id)

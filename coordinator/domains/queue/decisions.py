@@ -230,7 +230,7 @@ def _failure(failed: Job, error: Mapping[str, Any], given: Circumstances) -> Fai
 
 
 def _asked_pause(error: Mapping[str, Any], cap: float) -> float:
-    """The pause that an error asks for, which comes from outside and may be anything: what is no number asks nothing."""
+    """The pause that an error asks for, which comes from outside: what is no number asks for nothing."""
     asked = error.get("retry_after_seconds")
     if isinstance(asked, bool) or not isinstance(asked, int | float) or not math.isfinite(asked):
         return 0.0

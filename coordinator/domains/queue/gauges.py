@@ -8,7 +8,8 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from coordinator.domains.queue import breaker_store
-from coordinator.domains.queue.models import agent_stats, attempts, jobs
+from coordinator.domains.queue.letters import OPEN
+from coordinator.domains.queue.models import agent_stats, attempts, dead_letters, jobs
 from coordinator.domains.queue.service import PRIORITIES
 from coordinator.domains.queue.states import ON_A_NODE, JobState
 from coordinator.domains.queue.store import LIVE_ATTEMPT
@@ -27,6 +28,7 @@ def gauges(tx: Transaction) -> Iterable[GaugeSample]:
     yield from _depth(tx)
     yield from _on_nodes(tx)
     yield from _ended(tx)
+    yield from _letters(tx)
     yield from _recent_attempts(tx)
     yield from _waits(tx)
     yield from _breakers(tx)
@@ -62,6 +64,11 @@ def _ended(tx: Transaction) -> Iterable[GaugeSample]:
     totals = tx.conn.execute(select(func.sum(agent_stats.c.succeeded), func.sum(agent_stats.c.failed))).one()
     for state, total in zip(("succeeded", "dead"), totals, strict=True):
         yield GaugeSample("longshore_jobs_ended", "Jobs that ended, since the beginning.", total or 0, {"state": state})
+
+
+def _letters(tx: Transaction) -> Iterable[GaugeSample]:
+    found = tx.conn.scalar(select(func.count()).select_from(dead_letters).where(OPEN))
+    yield GaugeSample("longshore_dead_letters", "Jobs that died and that no admin has decided about.", found or 0)
 
 
 def _recent_attempts(tx: Transaction) -> Iterable[GaugeSample]:

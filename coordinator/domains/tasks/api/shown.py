@@ -10,7 +10,7 @@ from coordinator.domains.queue.service import JobEvent, JobState, JobView
 from coordinator.domains.tasks.service.executions import WholeExecution
 from coordinator.domains.tasks.service.tasks import WholeTask
 from coordinator.domains.tasks.service.timeline import Timeline
-from coordinator.domains.tasks.states import PRIORITY_WORDS
+from coordinator.domains.tasks.states import PRIORITY_WORDS, execution_status, task_status
 from coordinator.domains.tasks.store.files import StoredFile
 from coordinator.store.database import Transaction
 
@@ -48,7 +48,7 @@ def task_summary(whole: WholeTask) -> dict[str, Any]:
         "required_tools": task.required_tools,
         "progress_percent": 100 if job.state is JobState.succeeded else task.progress_percent,
         "retry_count": _retries(job),
-        "max_retries": int(job.retry["max_attempts"]) - 1,
+        "max_retries": _max_retries(job),
         "metadata": task.metadata,
         "version": whole.version,
     }
@@ -78,6 +78,29 @@ def execution_summary(whole: WholeExecution) -> dict[str, Any]:
 def execution_view(tx: Transaction, whole: WholeExecution) -> dict[str, Any]:
     """An execution with everything about it."""
     return {**execution_summary(whole), "result": _answered(whole.job), **_logs(tx, whole.job)}
+
+
+def dead_letter(job: JobView) -> dict[str, Any]:
+    """A job as the dead letter queue shows it."""
+    word = (
+        execution_status(job.state) if job.kind == "execution" else task_status(job.state, has_agent=bool(job.agent_id))
+    )
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "status": str(word),
+        "reason_code": job.reason_code,
+        "error": None if job.error is None else str(job.error.get("message") or "it failed and did not say why"),
+        "error_details": job.error,
+        "retry_count": _retries(job),
+        "max_retries": _max_retries(job),
+        "agent_id": job.agent_id,
+        "priority": PRIORITY_WORDS[job.priority],
+        "attempts": _attempts(job),
+        "generation": job.generation,
+        "created_at": job.created_at,
+        "updated_at": job.updated_at,
+    }
 
 
 def file_view(file: StoredFile) -> dict[str, Any]:
@@ -121,7 +144,7 @@ def _work(job: JobView, requested: Mapping[str, Any], outputs: Iterable[StoredFi
             {"id": file.id, "filename": file.filename, "size": file.size, "sha256": file.sha256} for file in outputs
         ],
         "usage": None if job.usage is None else {name: job.usage.get(name) for name in _USAGE},
-        "attempts": [{name: attempt[name] for name in _ATTEMPT} for attempt in job.attempts],
+        "attempts": _attempts(job),
         "retry": {"on": None, **job.retry},
         "next_retry_at": job.not_before if job.state is JobState.queued else None,
         "placement": {"worker_id": None, "group": None, "labels": {}, **_given(requested.get("placement"))},
@@ -152,6 +175,14 @@ def _duration_ms(job: JobView) -> int | None:
     if job.started_at is None or job.finished_at is None:
         return None
     return max(0, round((job.finished_at - job.started_at).total_seconds() * 1000))
+
+
+def _attempts(job: JobView) -> list[dict[str, Any]]:
+    return [{name: attempt[name] for name in _ATTEMPT} for attempt in job.attempts]
+
+
+def _max_retries(job: JobView) -> int:
+    return int(job.retry["max_attempts"]) - 1
 
 
 def _retries(job: JobView) -> int:

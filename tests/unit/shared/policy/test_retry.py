@@ -33,7 +33,8 @@ DRAWS = st.floats(0, 1, exclude_max=True)
 
 
 def failure(number: int = 1, **facts: Any) -> Failure:
-    return Failure(**({"number": number, "reason_code": "exit_nonzero", "retryable": True} | facts))
+    usual: dict[str, Any] = {"number": number, "reason_code": "exit_nonzero", "retryable": True}
+    return Failure(**usual | facts)
 
 
 def loss(node: str, *, hours_ago: float = 0, reason: str = "lease_expired") -> Loss:
