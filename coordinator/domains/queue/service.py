@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from coordinator.domains.queue import breakers, decisions, moves, store
+from coordinator.domains.queue import admission, breakers, decisions, moves, store
 from coordinator.domains.queue.feed import (
     Event,
     Standing,
