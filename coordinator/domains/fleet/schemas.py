@@ -204,7 +204,6 @@ class LogsView(View):
     stale = fields.List(fields.String())
 
 
-class NodeView(View):
 class PauseBody(Body):
     """Why something is paused; those who wait are told."""
 
@@ -229,6 +228,7 @@ class PausedView(PauseView):
     workers = fields.Integer()
 
 
+class NodeView(View):
     """A worker, with the published White-Ops names and ours."""
 
     id = fields.String()
@@ -239,9 +239,9 @@ class PausedView(PauseView):
     status_reason = fields.String(allow_none=True)
     is_approved = fields.Boolean()
     is_draining = fields.Boolean()
-    group = fields.String(allow_none=True)
     is_paused = fields.Boolean()
     pauses = fields.List(fields.Nested(PauseView))
+    group = fields.String(allow_none=True)
     labels = fields.Dict(keys=fields.String(), values=fields.String())
     slots = fields.Integer()
     slots_used = fields.Integer()
