@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import redis
 import structlog
@@ -23,7 +24,7 @@ from coordinator.domains.queue.relay import Relay
 from coordinator.domains.tasks.service import files
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
-from coordinator.upkeep.assign_agents import assign_waiting
+from coordinator.upkeep.assign_agents import Occasions, assign_waiting
 from coordinator.upkeep.deadlines import expire_overdue
 from coordinator.upkeep.forgetting import forget
 from coordinator.upkeep.leases import lose_expired
@@ -51,6 +52,7 @@ class Dispatcher:
         self._resources = resources
         self._settings = resources.settings
         self._limits = Limits.of(resources.settings)
+        self._occasions = Occasions()
         self._sharing = Sharing(self._settings.fairness_seconds, self._settings.space_max_active)
         self._relay = Relay(resources.redis)
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -141,11 +143,14 @@ class Dispatcher:
         with self._resources.database.write() as tx:
             outlook = leadership.require(tx, term, also=OUTLOOK)
             self._due_at = self._when(outlook.next_due)
-            if outlook.has_unassigned:
-                assign_waiting(tx, self._resources, ASSIGN_BATCH)
+            if self._occasions.take() and outlook.has_unassigned:
+                began = time.monotonic()
+                self._occasions.looked(assign_waiting(tx, self._resources, ASSIGN_BATCH), began=began)
+            self._due_at = min(self._due_at, self._occasions.due_at)
             return place(tx, fleet.facts(tx), batch=self._settings.placement_batch, sharing=self._sharing)
 
     def _sweep(self, term: Term) -> None:
+        self._occasions.swept()
         for duty in self._duties(term):
             self._perform(term, duty)
         if time.monotonic() >= self._forget_at:
@@ -194,7 +199,8 @@ class Dispatcher:
                     channel.subscribe(NUDGE_CHANNEL)
                     self._wake.set()
                     while not self._stop.is_set():
-                        if channel.get_message(timeout=1.0) is not None:
+                        if (nudge := channel.get_message(timeout=1.0)) is not None:
+                            self._occasions.heard(_text(nudge["data"]))
                             self._wake.set()
             except (redis.RedisError, OSError) as error:
                 log.warning("dispatcher.deaf", error=type(error).__name__)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -23,11 +25,73 @@ PAGES = 8
 """How many batches one call looks at: tasks that nobody can take must not hide those behind them."""
 
 
-def assign_waiting(tx: Transaction, resources: Resources, limit: int) -> int:
-    """Give at most `limit` waiting tasks their agents, most urgent first; answers how many got one."""
+NEWS = frozenset({"unassigned", "amended", "lane", "fleet", "redriven"})
+"""Reasons of nudges after which a task may find an agent that it did not find before."""
+NO_NEWS = frozenset({"submitted", "assigned", "breaker"})
+"""Reasons that change nothing for tasks without an agent; any other may mean that an agent has room again."""
+REST = 4.0
+"""How many times as long as a look that found nothing took no other one is taken: a busy queue has other work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """How many tasks got an agent, whether more may get one at once, and whether some only wait for room."""
+
+    count: int = 0
+    may_go_on: bool = False
+    waits_for_room: bool = False
+
+
+class Occasions:
+    """When another look at tasks without an agent is worth its cost: after news, and at every sweep."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._has_news = True
+        self._may_have_room = False
+        self._waits_for_room = False
+        self._rests_until = 0.0
+
+    def heard(self, reason: str) -> None:
+        """Something happened, for the reason that its nudge gave. Called from other threads too."""
+        if reason in NEWS:
+            self._has_news = True
+        elif reason not in NO_NEWS:
+            self._may_have_room = True
+
+    def swept(self) -> None:
+        """Nudges may have been lost."""
+        self._has_news = True
+
+    def take(self) -> bool:
+        """Whether to look now; what was heard until now is then dealt with."""
+        if not self._is_wanted or self._monotonic() < self._rests_until:
+            return False
+        self._has_news = self._may_have_room = False
+        return True
+
+    def looked(self, found: Assigned, *, began: float) -> None:
+        """What a look that began at this time brought."""
+        now = self._monotonic()
+        self._waits_for_room = found.waits_for_room
+        self._has_news = self._has_news or found.may_go_on
+        self._rests_until = now if found.count else now + REST * (now - began)
+
+    @property
+    def due_at(self) -> float:
+        """When to look even if nothing else happens; never while nothing was heard."""
+        return self._rests_until if self._is_wanted else float("inf")
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self._has_news or (self._may_have_room and self._waits_for_room)
+
+
+def assign_waiting(tx: Transaction, resources: Resources, limit: int) -> Assigned:
+    """Give at most `limit` waiting tasks their agents, most urgent first."""
     waiting = tasks.waiting_without_agent(tx, limit)
     if not waiting:
-        return 0
+        return Assigned()
     desk = _Desk(tx, resources)
     count = 0
     for _ in range(PAGES):
@@ -35,7 +99,7 @@ def assign_waiting(tx: Transaction, resources: Resources, limit: int) -> int:
         if count >= limit or len(waiting) < limit:
             break
         waiting = tasks.waiting_without_agent(tx, limit, after=waiting[-1])
-    return count
+    return Assigned(count, may_go_on=count >= limit, waits_for_room=desk.waits_for_room)
 
 
 class _Desk:
@@ -48,11 +112,13 @@ class _Desk:
         self._stats = agents.stats_of(tx, self._agents)
         self._round = Round(self._facts_for, fleet.facts(tx))
         self._kept: dict[str, Agent | None] = {}
+        self.waits_for_room = False
 
     def serve(self, whole: WholeTask) -> bool:
         """Whether the task got an agent; if not, it says why it waits."""
         choice = self._round.choose(_wanted(whole))
         if isinstance(choice, Refusal):
+            self.waits_for_room = self.waits_for_room or not choice.lasting
             if whole.job.hold_reason != choice.reason:
                 queue.hold(self._tx, whole.task.id, choice.reason)
             return False

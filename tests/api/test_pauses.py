@@ -76,7 +76,7 @@ class TestTheFleet:
         admin.post("/workers/pause", {"reason": "a move"})
         task = admin.task()
         with resources.database.write() as tx:
-            assert assign_waiting(tx, resources, 10) == 0
+            assert assign_waiting(tx, resources, 10).count == 0
         reason = told(admin.get(f"/tasks/{task['id']}"))["hold_reason"]
         assert reason.startswith("paused: the fleet was paused by ")
 

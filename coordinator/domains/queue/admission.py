@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import ColumnElement, Select, and_, func, literal_column, select
@@ -150,9 +150,10 @@ def _count(tx: Transaction, limit: Limit) -> int:
     return tx.conn.scalar(counting(limit)) or 0
 
 
-def counting(limit: Limit) -> Select[tuple[int]]:
+def counting(limit: Limit) -> Select[Any]:
     """The statement that counts what waits under a limit."""
-    found = select(literal_column("1")).select_from(jobs).where(_waits(limit)).limit(max(limit.most + 1, EXACT_BELOW))
+    enough = max(limit.most + 1, EXACT_BELOW)
+    found: Select[Any] = select(literal_column("1")).select_from(jobs).where(_waits(limit)).limit(enough)
     return select(func.count()).select_from(found.subquery())
 
 

@@ -19,7 +19,7 @@ from coordinator.domains.queue.feed import (
     timelines_beyond,
 )
 from coordinator.domains.queue.lines import store_lines
-from coordinator.domains.queue.nodes import abandon_node, heartbeat, work_of
+from coordinator.domains.queue.nodes import abandon_node, confirm_gone, heartbeat, work_of
 from coordinator.domains.queue.pauses import (
     Author,
     Pause,
@@ -79,7 +79,7 @@ def submit(tx: Transaction, resources: Resources, new: Sequence[NewJob]) -> None
     store.insert_jobs(tx, rows)
     moves.tell(tx, [_accepted_line(tx, item) for item in new])
     moves.announce(tx, [_created_event(tx, item) for item in new])
-    nudge(tx, resources, "submitted")
+    nudge(tx, resources, "submitted" if all(item.agent_id for item in new) else "unassigned")
 
 
 def assign(
@@ -99,7 +99,8 @@ def assign(
         raise StateConflict("only waiting work without an agent can be assigned", state=str(job.state))
     demand = store.Demand.of(agent_id, needs, space=job.space, takes_slot=takes_slot)
     store.ensure_demands(tx, [demand])
-    store.rewrite(tx, job, agent_id=agent_id, demand_id=demand.id, spec=spec, retry=retry, hold_reason=None)
+    given = {"agent_id": agent_id, "demand_id": demand.id, "spec": spec, "retry": retry}
+    store.rewrite(tx, job, **given | {"hold_reason": decisions.kept_hold(job)} | decisions.exclusivity(job, spec))
     moves.tell(tx, [_line(tx, job_id, "job.assigned", "an agent takes it", {"agent_id": agent_id})])
     nudge(tx, resources, "assigned")
 
@@ -129,7 +130,7 @@ def amend(
         changes["deadline_at"] = deadline_at
     if needs is not None or agent_id is not UNSET:
         changes |= _new_demand(tx, job, needs=needs, agent_id=agent_id, takes_slot=takes_slot)
-    store.rewrite(tx, job, **changes)
+    store.rewrite(tx, job, **changes | decisions.exclusivity(job, spec))
     told = {"changed": sorted(changes.keys() - {"rank"})}
     moves.tell(tx, [_line(tx, job_id, "job.amended", "changed while it waited", told)])
     nudge(tx, resources, "amended")
@@ -322,7 +323,7 @@ def _new_demand(tx: Transaction, job: Job, *, needs: Any, agent_id: Any, takes_s
         takes_slot=takes_slot if takes_slot is not None else (current.takes_slot if current else True),
     )
     store.ensure_demands(tx, [demand])
-    return {"agent_id": owner, "demand_id": demand.id, "hold_reason": None}
+    return {"agent_id": owner, "demand_id": demand.id, "hold_reason": decisions.kept_hold(job)}
 
 
 def _rank(created_at: datetime, priority: int, aging_seconds: float) -> int:
@@ -338,6 +339,7 @@ def _fresh_row(tx: Transaction, item: NewJob, demand: store.Demand | None, *, ag
         "demand_id": demand.id if demand else None,
         "priority": item.priority,
         "rank": _rank(tx.now, item.priority, aging_seconds),
+        "is_exclusive": bool(item.spec.get("is_exclusive")),
         "state": str(JobState.queued),
         "spec": dict(item.spec),
         "retry": dict(item.retry),
@@ -388,6 +390,7 @@ __all__ = [
     "busy_agents",
     "call_node",
     "cancel",
+    "confirm_gone",
     "emit",
     "events_after",
     "events_beyond",
