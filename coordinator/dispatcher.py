@@ -205,3 +205,7 @@ class Dispatcher:
             except (redis.RedisError, OSError) as error:
                 log.warning("dispatcher.deaf", error=type(error).__name__)
                 self._stop.wait(1.0)
+
+
+def _text(raw: Any) -> str:
+    return raw.decode() if isinstance(raw, bytes) else str(raw)
