@@ -18,6 +18,7 @@ from coordinator.http import wsgi as outermost
 from coordinator.http.edge import Edge
 from coordinator.http.metrics import RequestMetrics
 from coordinator.http.slice import PREFIXES, Endpoint, Slice, mounted
+from coordinator.http.trail import Clerk
 from coordinator.resources import Resources, make_resources
 
 DOMAINS = ("system", "identity", "fleet", "queue", "agents", "tasks", "live")
@@ -32,6 +33,7 @@ class Longshore:
     api: openapi.Api
     gatekeeper: auth.Gatekeeper
     tokens: auth.Tokens
+    clerk: Clerk
     metrics: RequestMetrics
     checks_replies: bool
 
@@ -58,7 +60,9 @@ def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None,
     if slices is not None:
         served = slices
     _refuse_doubles(served)
-    ours = Longshore(resources, served, api, auth.Gatekeeper(tokens), tokens, RequestMetrics(), check_replies)
+    gatekeeper = auth.Gatekeeper(tokens)
+    clerk = Clerk(resources, gatekeeper)
+    ours = Longshore(resources, served, api, gatekeeper, tokens, clerk, RequestMetrics(), check_replies)
     app.extensions["longshore"] = ours
     for one in ours.slices:
         _mount(app, ours, one)
@@ -71,7 +75,9 @@ def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None,
 
 def wsgi() -> Flask:
     """The app for a WSGI server, with settings from the environment."""
-    return create_app(make_resources(load_settings()))
+    app = create_app(make_resources(load_settings()))
+    app.extensions["longshore"].clerk.settle_by_itself()
+    return app
 
 
 def _refuse_doubles(slices: tuple[Slice, ...]) -> None:
@@ -106,10 +112,10 @@ def _mount(app: Flask, ours: Longshore, one: Slice) -> None:
 
 def _add_route(blueprint: Blueprint, ours: Longshore, endpoint: Endpoint, version: str) -> None:
     check = openapi.check_reply if ours.checks_replies else None
-    edge = Edge(endpoint, version, ours.resources, ours.gatekeeper, check)
+    edge = Edge(endpoint, version, ours.resources, ours.gatekeeper, ours.clerk, check)
     name = routing.endpoint_name(endpoint.path, endpoint.method)
     if endpoint.method == sockets.WS:
-        sockets.mount(blueprint, name, endpoint, resources=ours.resources, gate=ours.gatekeeper)
+        sockets.mount(blueprint, name, endpoint, resources=ours.resources, gate=ours.gatekeeper, clerk=ours.clerk)
         return
     if not endpoint.documented:
         FlaskBlueprint.add_url_rule(blueprint, endpoint.path, name, edge, methods=[endpoint.method])

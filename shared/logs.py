@@ -66,6 +66,11 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
     return event
 
 
+def names_secret(name: str) -> bool:
+    """Whether a field of this name holds a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def redact_text(text: str) -> str:
     """The text without what looks like a secret."""
     return _SECRET_TEXT.sub(_masked, text)

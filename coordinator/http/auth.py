@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from flask import Flask
 from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token
 from werkzeug.datastructures import Headers
 
-from coordinator.http.actor import Actor
+from coordinator.http.actor import Actor, ActorKind
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from shared.errors import Unauthenticated
@@ -22,6 +23,7 @@ AUDIENCE = "longshore-api"
 ALGORITHM = "HS256"
 PREFIX_LENGTH = 4
 REMEMBERED_TOKENS = 4096
+_JWT = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*\Z")
 
 Authenticator = Callable[[Transaction, str], Actor | None]
 SubjectLoader = Callable[[Transaction, Mapping[str, Any]], Actor | None]
@@ -82,6 +84,13 @@ class Tokens:
             raise Unauthenticated(f"this is not an {kind} token" if kind == "access" else f"this is not a {kind} token")
         return claims
 
+    def claimed(self, token: str) -> Mapping[str, Any] | None:
+        """The claims of a token that we minted, be it good for anything now or not."""
+        try:
+            return self._genuine.get(token) or self._verified(token)
+        except Unauthenticated:
+            return None
+
     def _verified(self, token: str) -> Mapping[str, Any]:
         try:
             # flask-jwt-extended would decode twice and ask the machine's clock; its library does it once and leaves
@@ -137,6 +146,28 @@ class Gatekeeper:
         if actor is None:
             raise Unauthenticated("the credential is not valid")
         return actor
+
+    def recognised(self, token: str) -> Actor | None:
+        """Whom a token that was refused stands for; None for a text that is no credential of any kind we know.
+
+        For the trail alone: only a name with an id is somebody, everything else is what the token looks like.
+        """
+        if token[:PREFIX_LENGTH] in _authenticators:
+            return Actor(id="", kind=ActorKind.ANONYMOUS, name=f"{token[:PREFIX_LENGTH]}…")
+        if not _JWT.match(token):
+            return None
+        claims = self._tokens.claimed(token)
+        if claims is None:
+            return Actor(id="", kind=ActorKind.ANONYMOUS, name="a token that is not ours")
+        return Actor(id=claims["sub"], kind=ActorKind.USER, name="", credential_id=claims.get("sid"))
+
+
+def shown(headers: Headers) -> str | None:
+    """The token in the headers; None when there is none."""
+    try:
+        return _token_in(headers)
+    except Unauthenticated:
+        return None
 
 
 def _token_in(headers: Headers) -> str:

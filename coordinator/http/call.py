@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator.http.actor import Actor
+from coordinator.http.witness import Witness
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from coordinator.store.paging import Page, PageRequest
@@ -29,11 +30,13 @@ class Reply:
 class ListOf:
     """A reply that is one page of `view`: an envelope under `key` in v1, a bare array in v0."""
 
-    __slots__ = ("key", "view")
+    __slots__ = ("key", "usual", "view")
 
-    def __init__(self, key: str, view: Any) -> None:
+    def __init__(self, key: str, view: Any, *, usual: int | None = None) -> None:
         self.key = key
         self.view = view
+        self.usual = usual
+        """The `limit` of a page when none is asked for, where it is another than the version's."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class Call:
     request_id: str
     space: str
     version: str
+    witness: Witness
     if_match: tuple[str, ...] | None = None
     version_was_checked: bool = False
 
@@ -70,6 +74,36 @@ class Call:
         """Like `read`, but may write; commits when the block ends."""
         with self.resources.database.write() as tx:
             yield tx
+
+    def introduce(self, actor: Actor, *, why: str | None = None) -> None:
+        """Say for whom an open endpoint acts; if it is refused, the trail tells of them, and `why`."""
+        self.actor = self.witness.actor = actor
+        self.witness.why = why
+
+    def audit(
+        self,
+        action: str,
+        *,
+        resource_type: str | None = None,
+        resource_id: str | None = None,
+        before: Any = None,
+        after: Any = None,
+        message: str | None = None,
+        tx: Transaction | None = None,
+    ) -> None:
+        """Tell the audit trail of this act, in its own transaction: `tx` for handlers that open theirs themselves.
+
+        `action` is one of the catalogue in identity/audit_actions.py. Secrets are masked by the names of their fields.
+        """
+        self.witness.record(
+            tx or self.tx,
+            action,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            before=before,
+            after=after,
+            message=message,
+        )
 
     def require_version(self, current: int) -> None:
         """Raise PreconditionFailed when If-Match names another version than `current`."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Response, request
 
-from coordinator.http import answering, reading, rights, transaction
-from coordinator.http.actor import ANONYMOUS, DEFAULT_SPACE, Actor
+from coordinator.http import answering, auth, reading, rights, transaction
+from coordinator.http.actor import DEFAULT_SPACE, Actor
 from coordinator.http.answering import Answer, Handled
 from coordinator.http.auth import Credential, Gatekeeper
 from coordinator.http.call import Call, ListOf
 from coordinator.http.idempotency import Claim
 from coordinator.http.reading import BodyReader, QueryReader
+from coordinator.http.schemas import secret_names
 from coordinator.http.slice import Endpoint
+from coordinator.http.trail import USED_AGAIN_AND_AGAIN, Clerk, last_of
+from coordinator.http.witness import Witness
 from coordinator.http.wsgi import QUIET, REQUEST_ID
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
@@ -48,37 +51,52 @@ class Edge:
         version: str,
         resources: Resources,
         gatekeeper: Gatekeeper,
+        clerk: Clerk,
         check: Checker | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._version = version
         self._resources = resources
         self._gatekeeper = gatekeeper
+        self._clerk = clerk
         self._check = check
+        self._secrets = secret_names(endpoint.body)
         self._body = None if endpoint.body is None else BodyReader(endpoint.body, version=version)
         self._query = None if endpoint.query is None else QueryReader(endpoint.query)
         self._is_open = endpoint.is_open
         self._is_list = isinstance(endpoint.reply, ListOf)
+        self._usual = endpoint.reply.usual if isinstance(endpoint.reply, ListOf) else None
         settings = resources.settings
         multipart = endpoint.accepts == "multipart"
         self._greatest_body = settings.max_file_bytes + MULTIPART_FRAME if multipart else settings.max_body_bytes
         self._reads_body = self._body is not None and endpoint.accepts == "json"
 
     def __call__(self, **path_args: str) -> Response:
+        environ = request.environ
         if self._endpoint.quiet:
-            request.environ[QUIET] = True
+            environ[QUIET] = True
+        witness = Witness(environ.get("REMOTE_ADDR"), environ[REQUEST_ID], self._secrets)
+        try:
+            answer = self._answered(witness, path_args)
+        except Exception as error:
+            token = None if self._is_open else auth.shown(request.headers)
+            self._clerk.note(self._endpoint, witness, error, token=token, path_args=path_args)
+            raise
+        if witness.actor.kind in USED_AGAIN_AND_AGAIN:
+            self._clerk.note_use(witness)
+        if answering.not_modified(answer, request.headers.get("If-None-Match")):
+            answer = Answer(304, b"", answer.media_type, answer.headers)
+        return answer.response()
+
+    def _answered(self, witness: Witness, path_args: dict[str, str]) -> Answer:
         credential = None if self._is_open else self._gatekeeper.presented(request.headers)
         reading.refuse_oversize(request, self._greatest_body)
         # Reading and checking come before the transaction, so that a slow or large body never holds a lock.
         read = self._read()
         if self._endpoint.transaction == "none":
-            answer = self._without_transaction(credential, read, path_args)
-        else:
-            with transaction.of_request(self._resources.database, self._endpoint.transaction) as tx:
-                answer = self._within(tx, credential, read, path_args)
-        if answering.not_modified(answer, request.headers.get("If-None-Match")):
-            answer = Answer(304, b"", answer.media_type, answer.headers)
-        return answer.response()
+            return self._without_transaction(witness, credential, read, path_args)
+        with transaction.of_request(self._resources.database, self._endpoint.transaction) as tx:
+            return self._within(tx, witness, credential, read, path_args)
 
     def _read(self) -> Read:
         raw = reading.read_bytes(request, self._greatest_body) if self._reads_body else b""
@@ -86,25 +104,26 @@ class Edge:
             return Read(
                 body=self._body.read(raw, request.mimetype) if self._body and self._reads_body else {},
                 query=self._query.read(request) if self._query else {},
-                page=reading.read_page(request, self._version) if self._is_list else NO_PAGE,
+                page=reading.read_page(request, self._version, self._usual) if self._is_list else NO_PAGE,
             )
         except LongshoreError as fault:
             return Read({}, {}, NO_PAGE, fault)
 
-    def _without_transaction(self, credential: Credential | None, read: Read, path_args: dict[str, str]) -> Answer:
+    def _without_transaction(
+        self, witness: Witness, credential: Credential | None, read: Read, path_args: dict[str, str]
+    ) -> Answer:
         database = self._resources.database
-        actor = ANONYMOUS
         if credential is not None:
             with transaction.of_request(database, "read") as tx:
-                actor = self._admitted(tx, credential, path_args)
-        claim = self._claim(actor, read)
+                self._admit(tx, witness, credential, path_args)
+        claim = self._claim(witness.actor, read)
         if claim is None:
-            return self._handled(None, actor, read, path_args).answer
+            return self._handled(None, witness, read, path_args).answer
         with transaction.of_request(database, "write") as tx:
             if (stored := claim.reserve(tx)) is not None:
                 return stored
         try:
-            handled = self._handled(None, actor, read, path_args)
+            handled = self._handled(None, witness, read, path_args)
         except BaseException:
             with transaction.of_request(database, "write") as tx:
                 claim.release(tx)
@@ -113,12 +132,20 @@ class Edge:
             claim.keep(tx, handled)
         return handled.answer
 
-    def _within(self, tx: Transaction, credential: Credential | None, read: Read, path_args: dict[str, str]) -> Answer:
-        actor = ANONYMOUS if credential is None else self._admitted(tx, credential, path_args)
-        claim = self._claim(actor, read)
+    def _within(
+        self,
+        tx: Transaction,
+        witness: Witness,
+        credential: Credential | None,
+        read: Read,
+        path_args: dict[str, str],
+    ) -> Answer:
+        if credential is not None:
+            self._admit(tx, witness, credential, path_args)
+        claim = self._claim(witness.actor, read)
         if claim is not None and (stored := claim.stored(tx)) is not None:
             return stored
-        handled = self._handled(tx, actor, read, path_args)
+        handled = self._handled(tx, witness, read, path_args)
         if claim is not None:
             claim.keep(tx, handled)
         return handled.answer
@@ -134,36 +161,53 @@ class Edge:
         asked = (read.body, read.query, None if self._reads_body else request.content_length)
         return Claim.of(request, key, actor=actor, asked=asked, resources=self._resources)
 
-    def _admitted(self, tx: Transaction, credential: Credential, path_args: dict[str, str]) -> Actor:
-        actor = self._gatekeeper.admitted(tx, credential)
-        rights.require(self._endpoint.may, actor, path_args)
-        return actor
+    def _admit(self, tx: Transaction, witness: Witness, credential: Credential, path_args: dict[str, str]) -> None:
+        witness.actor = self._gatekeeper.admitted(tx, credential)
+        rights.require(self._endpoint.may, witness.actor, path_args)
 
-    def _handled(self, tx: Transaction | None, actor: Actor, read: Read, path_args: dict[str, str]) -> Handled:
+    def _handled(self, tx: Transaction | None, witness: Witness, read: Read, path_args: dict[str, str]) -> Handled:
         if read.fault is not None:
             raise read.fault
-        call = self._call(tx, actor, read)
+        call = self._call(tx, witness, read)
         result = self._endpoint.handler(call, **path_args)
         if isinstance(result, Response):
+            self._leave_row(call, path_args, None)
             return Handled(Answer(result.status_code, b"", made=result))
         shaped = answering.shape(result, self._endpoint, self._version, read.page)
+        self._leave_row(call, path_args, shaped.value)
         if self._check is not None:
             self._check(self._endpoint, self._version, shaped.value, shaped.status)
             if self._endpoint.honours_if_match and call.if_match is not None and not call.version_was_checked:
                 raise AssertionError(f"{self._endpoint.name} declares etag and never calls require_version()")
         return Handled(answering.render(shaped, self._endpoint), shaped)
 
-    def _call(self, tx: Transaction | None, actor: Actor, read: Read) -> Call:
+    def _leave_row(self, call: Call, path_args: dict[str, str], value: Any) -> None:
+        """See to it that a declared act is in the audit trail, whatever its handler forgot."""
+        if not self._endpoint.audit or call.witness.has_recorded:
+            return
+        made = value.get("id") if isinstance(value, Mapping) else None
+        subject, given = last_of(path_args) or made, call.body or None
+        if self._endpoint.transaction != "none":
+            call.audit(self._endpoint.audit[0], resource_id=subject, after=given)
+            return
+        if self._check is not None:
+            raise AssertionError(f"{self._endpoint.name} acts in a transaction of its own and records nothing in it")
+        with call.write() as tx:
+            call.audit(self._endpoint.audit[0], resource_id=subject, after=given, tx=tx)
+
+    def _call(self, tx: Transaction | None, witness: Witness, read: Read) -> Call:
+        witness.space = space = _space(request.headers.get("X-Space"), witness.actor)
         return Call(
             _tx=tx,
-            actor=actor,
+            actor=witness.actor,
             body=read.body,
             query=read.query,
             page=read.page,
             resources=self._resources,
-            request_id=request.environ[REQUEST_ID],
-            space=_space(request.headers.get("X-Space"), actor),
+            request_id=witness.request_id,
+            space=space,
             version=self._version,
+            witness=witness,
             if_match=answering.entity_tags(request.headers.get("If-Match")),
         )
 

@@ -137,7 +137,7 @@ def _parameters(endpoint: Endpoint, version: str) -> list[Any]:
     if endpoint.query is not None:
         found.append({"in": "query", "schema": endpoint.query})
     if isinstance(endpoint.reply, ListOf):
-        found += _page_parameters(version)
+        found += _page_parameters(version, endpoint.reply.usual)
     if endpoint.idempotent:
         text = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"}
         found.append({"in": "header", "name": "Idempotency-Key", "schema": text})
@@ -148,10 +148,10 @@ def _parameters(endpoint: Endpoint, version: str) -> list[Any]:
     return found
 
 
-def _page_parameters(version: str) -> list[dict[str, Any]]:
+def _page_parameters(version: str, own: int | None) -> list[dict[str, Any]]:
     usual, greatest = PAGES[version]
     ranges = {
-        "limit": {"type": "integer", "minimum": 1, "maximum": greatest, "default": usual},
+        "limit": {"type": "integer", "minimum": 1, "maximum": greatest, "default": own or usual},
         "offset": {"type": "integer", "minimum": 0, "maximum": 2**53},
         "page": {"type": "integer", "minimum": 1, "maximum": 2**53 // greatest},
     }

@@ -117,10 +117,10 @@ def _null_character(value: Any, path: str) -> str | None:
     return next((found for name, each in inside if (found := _null_character(each, name)) is not None), None)
 
 
-def read_page(request: Request, version: str) -> PageRequest:
-    """`limit` with `offset` (or `skip`) or `page`; an offset wins over a page."""
-    usual, greatest = PAGES[version]
-    limit = _integer(request, "limit", usual, low=1, high=greatest)
+def read_page(request: Request, version: str, usual: int | None = None) -> PageRequest:
+    """`limit` with `offset` (or `skip`) or `page`; an offset wins over a page. `usual` is for lists with their own."""
+    default, greatest = PAGES[version]
+    limit = _integer(request, "limit", usual or default, low=1, high=greatest)
     name = "offset" if "offset" in request.args else "skip"
     if name in request.args:
         offset = _integer(request, name, 0, low=0, high=GREATEST_OFFSET)

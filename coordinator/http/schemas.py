@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -96,6 +96,23 @@ def _loosen_field(each: fields.Field[Any], *, above: tuple[type[Schema], ...]) -
         _loosen_field(each.value_field, above=above)
 
 
+def secret_names(shape: Any) -> frozenset[str]:
+    """The fields that a shape marks with `metadata={"secret": True}`, at any depth: the audit trail masks them."""
+    if shape is None:
+        return frozenset()
+    return frozenset(_secrets(shape() if isinstance(shape, type) else shape, above=()))
+
+
+def _secrets(schema: Schema, *, above: tuple[type[Schema], ...]) -> Iterator[str]:
+    for name, each in schema.fields.items():
+        if each.metadata.get("secret"):
+            yield from {name, each.data_key or name}
+        inner = each.inner if isinstance(each, fields.List) else each
+        # A schema that nests itself would be walked without end.
+        if isinstance(inner, fields.Nested) and type(inner.schema) not in above:
+            yield from _secrets(inner.schema, above=(*above, type(schema)))
+
+
 def faults(messages: Any, path: str = "") -> list[dict[str, str]]:
     """Marshmallow's tree of messages as a flat list of `{field, reason}` with paths like `flow.nodes[0].model`."""
     if isinstance(messages, Mapping):
@@ -125,5 +142,6 @@ __all__ = [
     "fields",
     "lenient",
     "name_field",
+    "secret_names",
     "validate",
 ]

@@ -86,7 +86,9 @@ class Server(BaseApplication):
 
     def load(self) -> Flask:
         # In each web process, after the fork: no connection and no thread is ever shared between two.
-        return create_app(make_resources(self._settings))
+        app = create_app(make_resources(self._settings))
+        app.extensions["longshore"].clerk.settle_by_itself()
+        return app
 
 
 def options(settings: Settings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from flask import Flask
 
+from coordinator.domains.identity.audit_actions import ACTIONS
 from coordinator.http.call import Call, ListOf, Page, PageRequest, Reply
 from coordinator.http.rights import ENROL, NODE, OPEN, Gate, May, declared, describe
 
@@ -69,6 +70,9 @@ class Endpoint:
     documented: bool = True
     quiet: bool = False
     """Asked all the time: a successful call is not worth a line in the log."""
+    audit: tuple[str, ...] = ()
+    """Actions of the audit trail's catalogue, one of which each successful call records; the first is what a refused
+    or failed one tried. A handler that records none of its own leaves a row with the path and the body."""
 
     @property
     def is_open(self) -> bool:
@@ -136,6 +140,8 @@ def _completed(
     works = method == "POST" and (options["transaction"] == "write" or multipart) and OPEN not in may
     options["idempotent"] = works if idempotent is None else idempotent
     options["versions"] = tuple(options.get("versions", ("v1",)))
+    audit = options.get("audit", ())
+    options["audit"] = (audit,) if isinstance(audit, str) else tuple(audit)
     _refuse_contradictions(method, path, options)
     if options.get("status") == 201:
         options.setdefault("location", f"{path}/{{id}}")
@@ -160,6 +166,10 @@ def _refuse_contradictions(method: str, path: str, options: dict[str, Any]) -> N
         raise TypeError(f"{path}: there is no version {', '.join(sorted(unknown))}")
     if options["idempotent"] and options["transaction"] == "read":
         raise TypeError(f"{path}: what only reads needs no Idempotency-Key")
+    if unknown := set(options["audit"]) - ACTIONS.keys():
+        raise TypeError(f"{path}: the catalogue of the audit trail has no {', '.join(sorted(unknown))}")
+    if options["audit"] and options["transaction"] == "read":
+        raise TypeError(f"{path}: what only reads leaves no row in the audit trail; say transaction='write'")
     if options.get("body") is not None and method == "GET":
         raise TypeError(f"{path}: a GET has no body")
 

@@ -21,14 +21,16 @@ from wsproto.utilities import RemoteProtocolError
 from coordinator.config import Settings
 from coordinator.http import rights, websocket
 from coordinator.http.actor import DEFAULT_SPACE, Actor
-from coordinator.http.auth import Credential, Gatekeeper
+from coordinator.http.auth import Credential, Gatekeeper, shown
 from coordinator.http.carrier import CARRIER
 from coordinator.http.reading import QueryReader
 from coordinator.http.rights import May, declared
 from coordinator.http.slice import Endpoint, Slice
 from coordinator.http.stopping import when_stopping
 from coordinator.http.talk import Session, Talk
+from coordinator.http.trail import Clerk
 from coordinator.http.websocket import Closing, Connection
+from coordinator.http.witness import Witness
 from coordinator.http.wsgi import REQUEST_ID
 from coordinator.resources import Resources
 from shared.errors import BadRequest, Forbidden, NotFound, Unauthenticated, Unavailable
@@ -88,19 +90,28 @@ def declare(
     return add
 
 
-def mount(blueprint: FlaskBlueprint, name: str, endpoint: Endpoint, *, resources: Resources, gate: Gatekeeper) -> None:
+def mount(
+    blueprint: FlaskBlueprint,
+    name: str,
+    endpoint: Endpoint,
+    *,
+    resources: Resources,
+    gate: Gatekeeper,
+    clerk: Clerk,
+) -> None:
     """Let the app serve a declared socket."""
-    edge = SocketEdge(endpoint, resources, gate)
+    edge = SocketEdge(endpoint, resources, gate, clerk)
     FlaskBlueprint.add_url_rule(blueprint, endpoint.path, name, edge, methods=["GET"], websocket=True)
 
 
 class SocketEdge:
     """The way of a handshake: origin, token, rights, query, and then out of the web server."""
 
-    def __init__(self, endpoint: Endpoint, resources: Resources, gate: Gatekeeper) -> None:
+    def __init__(self, endpoint: Endpoint, resources: Resources, gate: Gatekeeper, clerk: Clerk) -> None:
         self._endpoint = endpoint
         self._resources = resources
         self._gate = gate
+        self._clerk = clerk
         self._query = None if endpoint.query is None else QueryReader(endpoint.query)
 
     def __call__(self, **path_args: str) -> Response:
@@ -108,13 +119,16 @@ class SocketEdge:
             raise BadRequest("a WebSocket is opened with GET")
         settings = self._resources.settings
         _refuse_other_origins()
-        token = _shown_token(self._gate)
+        token = self._shown_token(path_args)
         refusal = _refusal(settings, has_token=token is not None)
         handshake = _handshake()
         entrance = Entrance(
             self._endpoint,
             self._resources,
             self._gate,
+            self._clerk,
+            remote=request.environ.get("REMOTE_ADDR"),
+            request_id=request.environ[REQUEST_ID],
             space=request.headers.get("X-Space") or request.args.get("space") or None,
             query=self._query.read(request) if self._query is not None else {},
             path_args=path_args,
@@ -144,6 +158,17 @@ class SocketEdge:
         answer.call_on_close(left_behind.close)
         return answer
 
+    def _shown_token(self, path_args: Mapping[str, str]) -> str | None:
+        """The token that came with the handshake, if one did."""
+        if "Authorization" not in request.headers and "X-API-Key" not in request.headers:
+            return request.args.get("token") or None
+        try:
+            return self._gate.presented(request.headers).token
+        except Unauthenticated as refusal:
+            witness = Witness(request.environ.get("REMOTE_ADDR"), request.environ[REQUEST_ID])
+            self._clerk.note(self._endpoint, witness, refusal, token=shown(request.headers), path_args=path_args)
+            raise
+
 
 @dataclass(slots=True)
 class Entrance:
@@ -152,6 +177,9 @@ class Entrance:
     endpoint: Endpoint
     resources: Resources
     gate: Gatekeeper
+    clerk: Clerk
+    remote: str | None
+    request_id: str
     space: str | None
     query: Mapping[str, Any]
     path_args: Mapping[str, str]
@@ -168,9 +196,17 @@ class Entrance:
         return credential, session
 
     def _admitted(self, token: str) -> tuple[Credential, Actor]:
+        witness = Witness(self.remote, self.request_id)
+        try:
+            return self._known(token, witness)
+        except (Unauthenticated, Forbidden) as refusal:
+            self.clerk.note(self.endpoint, witness, refusal, token=token, path_args=self.path_args)
+            raise
+
+    def _known(self, token: str, witness: Witness) -> tuple[Credential, Actor]:
         credential = self.gate.examined(token)
         with self.resources.database.read() as tx:
-            actor = self.gate.admitted(tx, credential)
+            actor = witness.actor = self.gate.admitted(tx, credential)
         rights.require(self.endpoint.may, actor, self.path_args)
         if self.actor_id not in (None, actor.id):
             raise Unauthenticated("this socket belongs to somebody else")
@@ -211,12 +247,6 @@ def _handshake() -> WSConnection:
     except RemoteProtocolError as error:
         raise BadRequest(f"not a WebSocket handshake: {error}") from None
     return protocol
-
-
-def _shown_token(gate: Gatekeeper) -> str | None:
-    if "Authorization" in request.headers or "X-API-Key" in request.headers:
-        return gate.presented(request.headers).token
-    return request.args.get("token") or None
 
 
 def _space(given: str | None, actor: Actor) -> str:

@@ -1,0 +1,61 @@
+"""The catalogue of what the audit trail tells: each action once, with the sentence that explains it."""
+
+from __future__ import annotations
+
+ACTIONS: dict[str, str] = {
+    "agent.paused": "An agent takes no more work.",
+    "agent.resumed": "An agent takes work again.",
+    "audit.pruned": "Rows older than the retention allows were removed; `after` says where the chain goes on.",
+    "breaker.closed": "A circuit breaker closed by itself, after enough successes.",
+    "breaker.configured": "A circuit breaker was made, or the numbers it decides by were changed.",
+    "breaker.forced_closed": "A circuit breaker was closed until it is reset.",
+    "breaker.forced_open": "A circuit breaker was opened until it is reset.",
+    "breaker.half_opened": "A circuit breaker lets a probe through.",
+    "breaker.opened": "A circuit breaker opened by itself, after too many failures.",
+    "breaker.reset": "A circuit breaker was closed and its counts were cleared.",
+    "broker_login.made": "A node was given a login of its own at the broker.",
+    "broker_login.revoked": "A node's login at the broker was taken away.",
+    "dead_letter.added": "A job was put among the dead letters by hand.",
+    "dead_letter.dismissed": "A dead letter was deleted.",
+    "dead_letter.pruned": "Dead letters that were older than the retention allows were removed.",
+    "dead_letter.redriven": "A dead job was sent round again.",
+    "dead_letter.redriven_all": "All dead jobs that matched were sent round again.",
+    "enrolment_token.created": "A token with which a worker can enrol was made.",
+    "enrolment_token.revoked": "An enrolment token was revoked before it was used.",
+    "fleet.paused": "The whole fleet takes no more work.",
+    "fleet.resumed": "The whole fleet takes work again.",
+    "group.paused": "A group of workers takes no more work.",
+    "group.resumed": "A group of workers takes work again.",
+    "key.created": "An API key was made.",
+    "key.revoked": "An API key was revoked.",
+    "key.used": "A key or a worker's credential was used from this address, for the first time that day.",
+    "request.refused": "Somebody showed a credential that is not good, or asked for what they may not do.",
+    "role.changed": "What a principal may do was changed.",
+    "secret.revealed": "A secret was shown in the clear.",
+    "session.ended": "A login was ended, by its owner or because one of its tokens was shown twice.",
+    "session.opened": "Somebody logged in.",
+    "settings.changed": "A setting was changed.",
+    "user.created": "A principal was made.",
+    "user.deleted": "A principal was removed.",
+    "user.updated": "A principal was changed.",
+    "worker.approved": "A worker was let in.",
+    "worker.drained": "A worker was told to finish what it has and take no more.",
+    "worker.enrolled": "A host asked to become a worker.",
+    "worker.paused": "A worker takes no more work.",
+    "worker.rejected": "A worker was cut off.",
+    "worker.removed": "A worker was removed for good.",
+    "worker.resumed": "A worker takes work again.",
+}
+"""Each is `noun.verb`; the noun is the type of what was acted on, unless a row says otherwise."""
+
+
+def require_known(action: str) -> str:
+    """The action, if the catalogue has it: a misspelt one would never be found by whoever filters for it."""
+    if action not in ACTIONS:
+        raise ValueError(f"{action!r} is not in the catalogue of identity/audit_actions.py")
+    return action
+
+
+def noun_of(action: str) -> str:
+    """What the action is done to."""
+    return action.partition(".")[0]
