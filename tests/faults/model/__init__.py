@@ -1,0 +1,1 @@
+"""The real coordinator in a played world: broker, nodes, people and time are simulated, services and store are not."""

@@ -1,0 +1,119 @@
+"""Calls that overlap: each on its own thread, one at a time in motion; the schedule says which, at every statement."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection
+
+from tests.faults.model.stage import Call, Stage, Where
+
+_LOOK_SECONDS = 0.004
+"""So long a step may take before we ask whether it waits for another's lock."""
+_PATIENCE_SECONDS = 20.0
+
+
+class Stuck(AssertionError):
+    """All strands wait, and none of them goes on."""
+
+
+class Strand:
+    """One call in motion. It rests before each statement (as its dice fall) and always before its commit."""
+
+    def __init__(self, stage: Stage, call: Call, *, share_of_rests: float) -> None:
+        self.call = call
+        self.backend: int | None = None
+        """the connection's process on the server"""
+        self._stage = stage
+        self._share_of_rests = share_of_rests
+        self._go = threading.Semaphore(0)
+        self._at_rest = threading.Event()
+        self.is_blocked = False
+        call.rest = self._rest
+        self._thread = threading.Thread(target=self._run, name=call.name, daemon=True)
+
+    @property
+    def is_over(self) -> bool:
+        return self.call.outcome is not None
+
+    def go_on(self, is_blocked: Callable[[int], bool]) -> None:
+        """Move to the next rest, to the end, or to a lock that another strand holds."""
+        self._at_rest.clear()
+        if self._thread.ident is None:
+            self._thread.start()
+        else:
+            self._go.release()
+        self.settle(is_blocked)
+
+    def settle(self, is_blocked: Callable[[int], bool]) -> None:
+        """Return once it rests, is over, or waits for a lock."""
+        waited = 0.0
+        while not self._at_rest.wait(_LOOK_SECONDS):
+            waited += _LOOK_SECONDS
+            if self.backend is not None and is_blocked(self.backend):
+                self.is_blocked = True
+                return
+            if waited > _PATIENCE_SECONDS:
+                raise Stuck(f"{self.call.name} neither moves nor waits for a lock")
+        self.is_blocked = False
+        if self.is_over:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._stage.play(self.call)
+        finally:
+            self._at_rest.set()
+
+    def _rest(self, conn: Connection, where: Where) -> None:
+        driver: Any = conn.connection.dbapi_connection
+        self.backend = driver.info.backend_pid
+        if where is Where.commit or self.call.dice.random() < self._share_of_rests:
+            self._at_rest.set()
+            self._go.acquire()
+
+
+class Strands:
+    """All calls in motion."""
+
+    def __init__(self, stage: Stage, is_blocked: Callable[[int], bool], *, share_of_rests: float = 0.4) -> None:
+        self._stage = stage
+        self._is_blocked = is_blocked
+        self._share_of_rests = share_of_rests
+        self.all: list[Strand] = []
+
+    def begin(self, call: Call) -> Strand:
+        strand = Strand(self._stage, call, share_of_rests=self._share_of_rests)
+        self.all.append(strand)
+        self.go_on(strand)
+        return strand
+
+    def movable(self) -> list[Strand]:
+        return [strand for strand in self.all if not strand.is_blocked]
+
+    def go_on(self, strand: Strand) -> None:
+        strand.go_on(self._is_blocked)
+        self._settle_the_blocked()
+
+    def take_finished(self) -> list[Call]:
+        done = [strand.call for strand in self.all if strand.is_over]
+        self.all = [strand for strand in self.all if not strand.is_over]
+        return done
+
+    def untangle(self) -> None:
+        """All wait for each other: the server ends that by failing one of them, which takes it a second."""
+        waited = 0.0
+        while self.all and not self.movable():
+            for strand in self.all:
+                strand.settle(self._is_blocked)
+            waited += _LOOK_SECONDS
+            if waited > _PATIENCE_SECONDS:
+                raise Stuck("every call waits for another")
+
+    def _settle_the_blocked(self) -> None:
+        # In the order of their ids they would hide who waits for whom; in the order of their start they do not.
+        for strand in self.all:
+            if strand.is_blocked:
+                strand.settle(self._is_blocked)
