@@ -10,17 +10,21 @@ from typing import Any, Protocol
 
 from shared.contracts.node import JobSpec
 
+_LOOK_AGAIN_SECONDS = 0.1
+
 
 class Stop(IntEnum):
     """Why an attempt has to stop, the stronger reason winning."""
 
     hand_back = 1
     """The node drains: report `returned` once the computer is gone."""
-    cancel = 2
+    deadline = 2
+    """Its job's deadline is over: report `failed` once the computer is gone."""
+    cancel = 3
     """Somebody cancelled it: report `cancelled` once the computer is gone."""
-    fence = 3
+    fence = 4
     """The coordinator has not been heard: it will give the work to others, so ours must end. Report `lost`."""
-    kill = 4
+    kill = 5
     """It is not ours (any more): end it, report nothing."""
 
 
@@ -38,12 +42,23 @@ class Lines(Protocol):
 class Attempt:
     """One attempt in hand. The thread that runs it reads, others call `stop`."""
 
-    def __init__(self, *, attempt_id: str, job_id: str, number: int, token: str, spec: JobSpec) -> None:
+    def __init__(
+        self,
+        *,
+        attempt_id: str,
+        job_id: str,
+        number: int,
+        token: str,
+        spec: JobSpec,
+        deadline: float | None = None,
+    ) -> None:
         self.id = attempt_id
         self.job_id = job_id
         self.number = number
         self.token = token
         self.spec = spec
+        self.deadline = deadline
+        """When its job must be over (monotonic clock)."""
         self.phase = "claimed"
         self.since = time.monotonic()
         self.stopping = threading.Event()
@@ -53,6 +68,7 @@ class Attempt:
         self._reason: Stop | None = None
         self._end_now: Callable[[], None] | None = None
         self._deadline: threading.Timer | None = None
+        self._last_moment: threading.Timer | None = None
         self._lock = threading.Lock()
 
     @property
@@ -77,6 +93,18 @@ class Attempt:
                 self._deadline.daemon = True
                 self._deadline.start()
         self.stopping.set()
+
+    def watch_deadline(self, on_over: Callable[[Attempt], None]) -> None:
+        """Have `on_over` called when the job's deadline is over, whoever can be reached then."""
+        if self.deadline is not None:
+            self._last_moment = threading.Timer(max(0.0, self.deadline - time.monotonic()), on_over, (self,))
+            self._last_moment.daemon = True
+            self._last_moment.start()
+
+    def is_over(self) -> None:
+        """It is reported: no deadline is of interest any more."""
+        if self._last_moment is not None:
+            self._last_moment.cancel()
 
     def hurry(self) -> None:
         """Whatever grace there was is over."""
@@ -136,8 +164,10 @@ class Attempts:
         """It is reported, or was never granted."""
         with self._changed:
             self._expected.discard(attempt_id)
-            self._held.pop(attempt_id, None)
+            attempt = self._held.pop(attempt_id, None)
             self._changed.notify_all()
+        if attempt is not None:
+            attempt.is_over()
 
     def find(self, attempt_id: str) -> Attempt | None:
         with self._changed:
@@ -160,6 +190,14 @@ class Attempts:
         """Whether nothing was in hand or being claimed within `timeout`."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._held and not self._expected, timeout)
+
+    def wait_until(self, probe: Callable[[], bool], timeout: float) -> bool:
+        """Whether `probe` became true within `timeout`; asked again and again, for phases change without a word."""
+        give_up = time.monotonic() + timeout
+        while not (is_true := probe()) and time.monotonic() < give_up:
+            with self._changed:
+                self._changed.wait(_LOOK_AGAIN_SECONDS)
+        return is_true
 
     def __len__(self) -> int:
         return len(self._held)

@@ -20,12 +20,15 @@ from shared.errors import LongshoreError
 from worker.checks import check as check_all
 from worker.computer.choose import Choice, choose_driver
 from worker.config import Settings, SettingsError, load_settings, parse_labels
-from worker.daemon import CREDENTIAL_VOID, Daemon
+from worker.daemon import AGAIN, CREDENTIAL_VOID, Daemon
 from worker.enrolling import identity_of
 from worker.home import Home, HomeError
+from worker.keeping import Keepers
 from worker.unit import unit_text
 
 OWNER = "longshore"
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+_MOST_SECONDS = 30 * 24 * 3600
 
 app = typer.Typer(help="A Longshore node: runs jobs in isolated computers.", no_args_is_help=True, add_completion=False)
 
@@ -73,6 +76,8 @@ def start(
             code, is_clean = _run(settings, opened)
     except HomeError as error:
         raise _fail(str(error)) from None
+    if code == AGAIN:
+        _begin_anew()
     if not is_clean:
         # Python would wait for the threads of the pool, and one of them hangs. Its computer is gone already.
         logging.shutdown()
@@ -104,19 +109,43 @@ def check(
 @app.command()
 def drain(
     home: HomeOption = None,
+    within: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Hand back what still runs after that: 90s, 10m, 2h.")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the node has ended.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Let the node of this home finish what it runs, take nothing new, and end."""
+    seconds = None if within is None else _seconds(within)
     place = Home(_settings(home=home).node_home)
-    pid = place.running_pid()
-    if pid is None:
-        raise _fail(f"no node runs from {place.path}")
+    pid = _running(place)
+    place.ask_drain_within(seconds)
     os.kill(pid, signal.SIGUSR1)
     while wait and place.running_pid() == pid:
         time.sleep(0.2)
     told = {"pid": pid, "ended": wait}
     typer.echo(json.dumps(told) if as_json else f"process {pid} {'has ended' if wait else 'drains'}")
+
+
+@app.command()
+def restart(
+    home: HomeOption = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the node runs again.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the node of this home begin anew, with the code that is installed now; what runs in Docker goes on.
+
+    Jobs of the process driver are handed back and run elsewhere.
+    """
+    place = Home(_settings(home=home).node_home)
+    pid, before = _running(place), place.running_since()
+    os.kill(pid, signal.SIGHUP)
+    while wait and place.running_since() in (None, before):
+        if not _is_alive(pid):
+            raise _fail(f"process {pid} has ended and does not run again; see its log")
+        time.sleep(0.1)
+    told = {"pid": pid, "runs_again": wait}
+    typer.echo(json.dumps(told) if as_json else f"process {pid} {'has begun anew' if wait else 'begins anew'}")
 
 
 @app.command("install-service")
@@ -140,7 +169,43 @@ def main() -> None:
     app()
 
 
+def _begin_anew() -> None:
+    """Become the program that is installed now. The process id, and so the service, stays the same."""
+    # Until the new one listens, a further wish to begin anew is as good as granted.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    logging.shutdown()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the very words we were started with
+
+
+def _running(place: Home) -> int:
+    pid = place.running_pid()
+    if pid is None:
+        raise _fail(f"no node runs from {place.path}")
+    return pid
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _seconds(text: str) -> float:
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except ValueError:
+        raise _fail(f"--within: {text!r} is not a duration such as 90s, 10m or 2h") from None
+    if not 0 <= seconds < _MOST_SECONDS:
+        raise _fail(f"--within: {text!r} is out of range")
+    return seconds
+
+
 def _run(settings: Settings, home: Home) -> tuple[int, bool]:
+    keepers = Keepers(home.path)
+    keepers.look()
     choice = _driver(settings, home)
     _say(f"computers: {choice.reason}")
     try:
@@ -149,7 +214,8 @@ def _run(settings: Settings, home: Home) -> tuple[int, bool]:
         choice.driver.close()
         raise
     _say(f"node {identity.name} ({identity.id}) of {identity.coordinator_url}")
-    daemon = Daemon(settings, home=home, identity=identity, choice=choice, say=_say)
+    keeping = keepers.keep_for(choice.driver)
+    daemon = Daemon(settings, home=home, identity=identity, choice=choice, keeping=keeping, say=_say)
     return daemon.run(), daemon.is_clean
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import secrets
-import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,31 +25,37 @@ from worker.computer.choose import Choice
 from worker.config import Settings
 from worker.consumer import Ear
 from worker.enrolling import computers_of, connection_to, line_to
-from worker.fence import Fence
-from worker.heartbeat import Pulse
+from worker.fence import SHARE_OF_LEASE, Fence
+from worker.heartbeat import BEFORE_FIRST_REPLY, Pulse
 from worker.home import Home, Identity
 from worker.jobs.computers import Computers
 from worker.jobs.echo import Echo
 from worker.jobs.runner import Runner
 from worker.jobs.script import COMMAND, PYTHON, Script
 from worker.journal import Journal
+from worker.keeping import Keeping
+from worker.lastcall import LastCall
+from worker.lifelines import Lifelines
 from worker.loglines import LogShipper
 from worker.orders import Orders
-from worker.recovery import hold, recover
+from worker.recovery import Recovery
 from worker.uplink import Uplink
 from worker.vitals import Vitals, software
 
 OK = 0
 BROKEN = 1
 CREDENTIAL_VOID = 3
+AGAIN = -1
+"""Not for the shell: whoever called is to begin anew with the same words."""
 
-_CODES = {"void": CREDENTIAL_VOID, "broken": BROKEN}
+_CODES = {"void": CREDENTIAL_VOID, "broken": BROKEN, "again": AGAIN}
 _LOOPS = frozenset({"uplink", "heartbeat", "fence", "ear", "log-lines", "recovery"})
 
 _FAREWELLS = {
     "stop": "stopping: what runs here is handed back",
     "drained": "drained: nothing runs here any more",
     "broken": "a part of the node failed, see the log: what runs here is handed back",
+    "again": "beginning anew: what runs here goes on",
     "void": "the coordinator no longer knows this node; enrol it anew with a fresh --home",
 }
 
@@ -57,6 +64,8 @@ _LIGHT_THREADS = 2
 _DRAIN_BEAT_SECONDS = 5.0
 _STOP_LISTENING_SECONDS = 5.0
 _CLEAR_SECONDS = 20.0
+_TIE_SECONDS = 10.0
+"""A computer that is being made gets its command, and with it a lifeline, within that."""
 _FLUSH_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
@@ -66,7 +75,14 @@ class Daemon:
     """One node, from start to end. `run` returns the exit code."""
 
     def __init__(
-        self, settings: Settings, *, home: Home, identity: Identity, choice: Choice, say: Callable[[str], None]
+        self,
+        settings: Settings,
+        *,
+        home: Home,
+        identity: Identity,
+        choice: Choice,
+        keeping: Keeping,
+        say: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._home = home
@@ -77,11 +93,15 @@ class Daemon:
         """Whether every thread that ran a ticket has ended."""
         self._draining = False
         self._stopping = False
+        self._listed_at = -math.inf
+        self._beat_seconds = BEFORE_FIRST_REPLY
         self.epoch = secrets.token_hex(8)
         self._vitals = Vitals(home.path)
         self._attempts = Attempts()
         self._journal = Journal(home.journal)
-        self._left_over = self._journal.left_over()
+        self._keeping = keeping
+        home.scratch.mkdir(mode=0o700, exist_ok=True)
+        self._lifelines = Lifelines(home.scratch, keeping.line, keeping.kept)
         image = settings.computer_image if choice.driver.name == "docker" else None
         self._computers = Computers(choice.driver, slots=settings.slots, default_image=image)
         self._fence = Fence(self._on_silence)
@@ -108,17 +128,32 @@ class Daemon:
             handler=tickets,
             on_hearing=self._pulse.now,
         )
+        self._last_call = LastCall(self._end_drain)
+        self._scripts = {"command": self._script(COMMAND, files), "python": self._script(PYTHON, files)}
         self._runner = Runner(
             line=self._uplink,
             attempts=self._attempts,
             computers=self._computers,
-            runtimes={"echo": Echo(), "command": self._script(COMMAND, files), "python": self._script(PYTHON, files)},
+            runtimes={"echo": Echo(), **self._scripts},
             events=lambda: self._ear.events,
             is_heard=lambda: self._pulse.is_heard,
             threads=settings.light_slots,
         )
         self._orders = Orders(
-            attempts=self._attempts, computers=self._computers, ear=self._ear, fence=self._fence, say=say
+            attempts=self._attempts,
+            computers=self._computers,
+            ear=self._ear,
+            fence=self._fence,
+            last_call=self._last_call,
+            say=say,
+        )
+        self._recovered = Recovery(
+            self._journal.left_over(),
+            lifelines=self._lifelines,
+            scripts=self._scripts,
+            attempts=self._attempts,
+            computers=self._computers,
+            uplink=self._uplink,
         )
         self._reaper = threading.Thread(target=self._reap_regularly, name="reaper", daemon=True)
         self._recovery = threading.Thread(target=self._recover, name="recovery", daemon=True)
@@ -129,24 +164,25 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGUSR1, self._on_drain_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         threading.excepthook = self._on_thread_death
         self._start()
         while (told := self._told.get()) == "drain":
-            self._begin_drain()
+            self._begin_drain(self._home.drain_within())
         return self._stop(told)
 
     # -- starting
 
     def _start(self) -> None:
-        shutil.rmtree(self._home.scratch, ignore_errors=True)
-        self._home.scratch.mkdir(mode=0o700)
-        hold(self._left_over, self._attempts)
+        self._recovered.hold()
+        if self._recovered.goes_on and self._keeping.until is not None:
+            self._fence.expect(self._keeping.until)
         for part in (self._uplink, self._shipper, self._fence, self._ear, self._pulse, self._recovery, self._reaper):
             part.start()
         log.info("node_started", epoch=self.epoch, computers=self._choice.reason, slots=self._settings.slots)
 
     def _recover(self) -> None:
-        recover(self._left_over, attempts=self._attempts, computers=self._computers, uplink=self._uplink)
+        self._recovered.run(self._runner)
 
     def _reap_regularly(self) -> None:
         while not self._ended.wait(self._settings.reap_seconds):
@@ -159,6 +195,7 @@ class Daemon:
             files=files,
             shipper=self._shipper,
             scratch=self._home.scratch,
+            lifelines=self._lifelines,
             limits=lambda: self._orders.limits,
             max_output_bytes=self._settings.max_output_bytes,
         )
@@ -175,6 +212,10 @@ class Daemon:
         self._ear.heard_ping()
 
     def _on_reply(self, reply: HeartbeatReply, sent_at: float) -> None:
+        if reply.is_approved:
+            share = SHARE_OF_LEASE if self._settings.self_fence else 1.0
+            self._keeping.renew(sent_at + reply.lease_seconds * share)
+        self._beat_seconds = reply.heartbeat_seconds
         if not self._stopping:
             self._orders.obey(reply, sent_at)
 
@@ -208,6 +249,18 @@ class Daemon:
     def _on_drain_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._told.put("drain")
 
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        # Where there is a terminal it means that the terminal is gone.
+        self._told.put("stop" if sys.stdin is not None and sys.stdin.isatty() else "again")
+
+    def _present(self) -> list[str] | None:
+        """Told with the regular beats alone: asking the driver costs more than the rest of a beat."""
+        now = time.monotonic()
+        if now - self._listed_at < self._beat_seconds / 2:
+            return None
+        self._listed_at = now
+        return self._computers.present()
+
     def _tell(self) -> Heartbeat:
         cpu, memory, disk = self._vitals.percents()
         vitals = self._vitals.read(computers=self._computers.count)
@@ -225,13 +278,16 @@ class Daemon:
             light_slots=self._settings.light_slots,
             draining=self._draining,
             attempts=self._attempts.held(),
+            present=self._present(),
             computers={**computers_of(self._choice), "image": self._settings.computer_image},
             software=software(),
         )
 
     # -- ending
 
-    def _begin_drain(self) -> None:
+    def _begin_drain(self, within: float | None) -> None:
+        if within is not None:
+            self._last_call.set(within)
         if not self._draining:
             self._draining = True
             self._say("draining: finishing what runs here, taking nothing new")
@@ -244,9 +300,15 @@ class Daemon:
         self._attempts.wait_empty(None)
         self._told.put("drained")
 
+    def _end_drain(self) -> None:
+        self._say("draining has taken long enough: what still runs is handed back")
+        self._orders.stop_all(Stop.hand_back, grace_seconds=self._settings.stop_grace_seconds)
+
     def _stop(self, why: str) -> int:
         """End everything; a second signal meanwhile ends all grace."""
-        self._stopping = self._draining = True
+        self._stopping = True
+        # Who begins anew is back before anybody could be told that it had been away.
+        self._draining = why != "again"
         self._say(_FAREWELLS[why])
         threading.Thread(target=self._finish, args=(why,), name="finish", daemon=True).start()
         while (told := self._told.get()) != "finished":
@@ -258,19 +320,48 @@ class Daemon:
     def _finish(self, why: str) -> None:
         began = time.monotonic()
         try:
-            self._end_attempts(Stop.kill if why == "void" else Stop.hand_back)
-            self._end_loops()
+            if why == "again":
+                self._let_run()
+            else:
+                self._end_attempts(Stop.kill if why == "void" else Stop.hand_back)
+                self._end_loops()
             log.info("node_stopped", why=why, seconds=round(time.monotonic() - began, 2))
         finally:
             self._told.put("finished")
+
+    def _let_run(self) -> None:
+        """End this daemon alone. What is tied to a lifeline goes on without it, the rest is handed back."""
+        self._ear.stop_listening(_STOP_LISTENING_SECONDS)
+        self._attempts.stop_new(Stop.hand_back)
+        if self._keeping.line is not None:
+            self._attempts.wait_until(self._all_tied, _TIE_SECONDS)
+        for attempt in self._attempts.all():
+            if not self._lifelines.is_tied(attempt.id):
+                grace = min(self._settings.stop_grace_seconds, attempt.spec.cancel_grace_seconds)
+                attempt.stop(Stop.hand_back, grace_seconds=grace)
+        self._computers.wake()
+        self._attempts.wait_until(self._all_tied, self._settings.stop_grace_seconds + _CLEAR_SECONDS)
+        # The reports first: one that came after the last lines could go without them.
+        self._uplink.close(_FLUSH_SECONDS)
+        self._shipper.close(_FLUSH_SECONDS)
+
+    def _all_tied(self) -> bool:
+        return all(self._lifelines.is_tied(attempt.id) for attempt in self._attempts.all())
 
     def _end_attempts(self, reason: Stop) -> None:
         self._pulse.now()
         self._attempts.stop_new(reason)
         self._orders.stop_all(reason, grace_seconds=self._settings.stop_grace_seconds)
         self._ear.stop_listening(_STOP_LISTENING_SECONDS)
-        if not self._attempts.wait_empty(self._settings.stop_grace_seconds + _CLEAR_SECONDS):
+        self._attempts.wait_until(self._is_told, self._settings.stop_grace_seconds + _CLEAR_SECONDS)
+        if not self._is_told():
             log.error("attempts_do_not_end", attempts=[item.id for item in self._attempts.all()])
+
+    def _is_told(self) -> bool:
+        """Whether nothing is left but reports that nobody takes at the moment: they are safe on the disk."""
+        if self._pulse.is_heard:
+            return self._attempts.wait_empty(0)
+        return all(attempt.phase == "reporting" for attempt in self._attempts.all())
 
     def _end_loops(self) -> None:
         self._ended.set()
@@ -288,6 +379,7 @@ class Daemon:
         self._journal.close()
         for client in self._clients:
             client.close()
+        self._keeping.dismiss()
 
 
 @dataclass(frozen=True, slots=True)

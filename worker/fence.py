@@ -38,6 +38,12 @@ class Fence:
             self._deadline = sent_at + lease_seconds * SHARE_OF_LEASE
             self._changed.notify()
 
+    def expect(self, until: float) -> None:
+        """What runs was acknowledged by the coordinator to an earlier daemon, and is safe until then."""
+        with self._changed:
+            self._deadline = until
+            self._changed.notify()
+
     def close(self) -> None:
         with self._changed:
             self._closing = True

@@ -41,8 +41,21 @@ class Home:
 
     @property
     def scratch(self) -> Path:
-        """For files on their way between a computer and the coordinator; emptied at start."""
+        """For files on their way between a computer and the coordinator, and what running commands printed."""
         return self.path / "scratch"
+
+    def ask_drain_within(self, seconds: float | None) -> None:
+        """Leave word for the daemon of how long a drain may take; a signal cannot say it."""
+        self._drain_file.write_text("" if seconds is None else str(seconds))
+
+    def drain_within(self) -> float | None:
+        """The word that was left."""
+        try:
+            text = self._drain_file.read_text()
+            self._drain_file.unlink()
+            return float(text) if text else None
+        except (FileNotFoundError, ValueError):
+            return None
 
     def open(self) -> Self:
         """Take the home, or say who has it."""
@@ -55,7 +68,7 @@ class Home:
             handle.close()
             raise HomeError(f"{self.path} is in use by the node with process id {self.running_pid() or '?'}") from None
         handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
+        handle.write(f"{os.getpid()}\n{secrets.token_hex(8)}\n")
         handle.flush()
         self._lock = handle
         return self
@@ -76,16 +89,24 @@ class Home:
 
     def running_pid(self) -> int | None:
         """The process id of the daemon that has this home now; None when nobody has."""
+        told = self._told_by_holder()
+        return int(told[0]) if told and told[0].isdigit() else None
+
+    def running_since(self) -> str | None:
+        """A word that every start of a daemon chooses anew; None when none runs."""
+        told = self._told_by_holder()
+        return told[1] if len(told) > 1 else None
+
+    def _told_by_holder(self) -> list[str]:
         try:
             with self._pid_file.open() as handle:
                 # A lock that can be had means that whatever number the file holds is of a process that is gone.
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
+            return []
         except FileNotFoundError:
-            return None
+            return []
         except BlockingIOError:
-            text = self._pid_file.read_text().strip()
-            return int(text) if text.isdigit() else None
+            return self._pid_file.read_text().split()
 
     def identity(self) -> Identity | None:
         """Who this node is, once it has enrolled."""
@@ -115,6 +136,10 @@ class Home:
     @property
     def _pid_file(self) -> Path:
         return self.path / "daemon.pid"
+
+    @property
+    def _drain_file(self) -> Path:
+        return self.path / "drain"
 
     @property
     def _identity_file(self) -> Path:

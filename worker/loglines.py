@@ -57,26 +57,28 @@ class AttemptLog:
     def write(self, stream: str, level: str, message: str) -> None:
         """Add a line. Waits a little when too much is unsent, then leaves lines out, and says later how many."""
         if self.left_out and self._shipper.has_room:
-            count, self.left_out = self.left_out, 0
-            self._put("system", "warning", f"{count} lines were left out here: the coordinator did not take them")
+            self._tell_left_out(must=False)
         self._put(stream, level, message)
 
     def finish(self, timeout: float) -> bool:
         """Wait until every line has reached the coordinator; whether that was so within `timeout`."""
         if self.left_out:
-            count, self.left_out = self.left_out, 0
-            message = f"{count} lines were left out here: the coordinator did not take them"
-            self._shipper.put(self._line("system", "warning", message), must=True)
+            self._tell_left_out(must=True)
         return self._shipper.wait_for(self, timeout)
 
-    def _put(self, stream: str, level: str, message: str) -> None:
-        if self._shipper.put(self._line(stream, level, message), may_wait=not self.left_out):
-            self._offset += 1
-        else:
-            self.left_out += 1
+    def _tell_left_out(self, *, must: bool) -> None:
+        """In place of the last of them, so that a line has the same number whether others got through or not."""
+        message = f"{self.left_out} lines were left out here: the coordinator did not take them"
+        if self._shipper.put(self._line(self._offset - 1, "system", "warning", message), must=must):
+            self.left_out = 0
 
-    def _line(self, stream: str, level: str, message: str) -> _Line:
-        return _Line(self, self._offset, stream, level, message, time.monotonic())
+    def _put(self, stream: str, level: str, message: str) -> None:
+        if not self._shipper.put(self._line(self._offset, stream, level, message), may_wait=not self.left_out):
+            self.left_out += 1
+        self._offset += 1
+
+    def _line(self, offset: int, stream: str, level: str, message: str) -> _Line:
+        return _Line(self, offset, stream, level, message, time.monotonic())
 
 
 class LogShipper:

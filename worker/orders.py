@@ -12,6 +12,7 @@ from worker.consumer import Ear
 from worker.fence import Fence
 from worker.jobs.computers import Computers
 from worker.jobs.script import Limits
+from worker.lastcall import LastCall
 
 log = structlog.get_logger(__name__)
 
@@ -19,7 +20,17 @@ log = structlog.get_logger(__name__)
 class Orders:
     """Obeys the coordinator, reply by reply."""
 
-    def __init__(self, *, attempts: Attempts, computers: Computers, ear: Ear, fence: Fence, say: Callable[[str], None]):
+    def __init__(
+        self,
+        *,
+        attempts: Attempts,
+        computers: Computers,
+        ear: Ear,
+        fence: Fence,
+        last_call: LastCall,
+        say: Callable[[str], None],
+    ):
+        self._last_call = last_call
         self._attempts = attempts
         self._computers = computers
         self._ear = ear
@@ -38,7 +49,11 @@ class Orders:
         self.limits = Limits.of(reply.limits)
         if reply.drain != self._drains:
             self._drains = reply.drain
-            log.info("drain_asked" if reply.drain else "drain_over")
+            log.info("drain_asked" if reply.drain else "drain_over", within=reply.drain_in_seconds)
+            if not reply.drain:
+                self._last_call.set(None)
+        if reply.drain and reply.drain_in_seconds is not None:
+            self._last_call.set(reply.drain_in_seconds)
         self._ear.want(reply.broker, restart=reply.restart_consumer)
         for attempt_id, want in reply.attempts.items():
             self._want(attempt_id, want)

@@ -136,6 +136,8 @@ class HeartbeatReply(Message):
     broker: str | None = None
     queue: str | None = None
     drain: bool = False
+    drain_in_seconds: float | None = None
+    """How long what runs may still take while it drains; None when it may take as long as it likes."""
     restart_consumer: bool = False
     attempts: dict[str, str] = field(default_factory=dict)
     """attempt id → Want"""

@@ -8,9 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -19,81 +17,11 @@ from celery.events.state import State
 
 from shared.queue.app import make_app
 from shared.queue.names import consumer_name, node_queue
-from shared.queue.tickets import nudge_message, ping_message, publish, run_message
-from tests.fakes.coordinator import ENROL_TOKEN, FakeAttempt, FakeCoordinator, Refusal
+from shared.queue.tickets import ping_message, run_message
+from tests.fakes.coordinator import FakeCoordinator, Refusal
 from tests.services import processes
+from tests.services.node import RUNNING_MARK, Node
 from tests.services.redis import RedisServer
-
-START = (sys.executable, "-m", "worker", "start")
-RUNNING_MARK = "sleep 61.5"
-
-
-class Node:
-    """A node's home, and the daemon that runs from it."""
-
-    def __init__(self, home: Path, coordinator: FakeCoordinator, redis: redis_library.Redis) -> None:
-        self.home = home
-        self.coordinator = coordinator
-        self._redis = redis
-        self._starts = 0
-        self.child: processes.Child
-
-    def start(self, *options: str, **environment: str) -> processes.Child:
-        self._starts += 1
-        argv = [*START, "--coordinator", self.coordinator.url, "--enrol-token", ENROL_TOKEN]
-        argv += ["--home", str(self.home), "--driver", "process", "--name", "tester", *options]
-        env = {"PATH": "/usr/bin:/bin", "LONGSHORE_ALLOW_UNSANDBOXED": "1", **environment}
-        log = self.home.parent / f"worker-{self._starts}.log"
-        self.child = processes.start(argv, log=log, env=env)
-        return self.child
-
-    def start_and_listen(self, *options: str, **environment: str) -> processes.Child:
-        beats = len(self.coordinator.beats)
-        child = self.start(*options, **environment)
-        self.wait_listening(since=beats)
-        return child
-
-    def wait_listening(self, *, since: int = 0) -> None:
-        beats = self.coordinator.beats
-        self.child.wait_until(
-            lambda: any(beat["queue_ok"] for beat in beats[since:]), what="consumer that listens", seconds=60
-        )
-
-    def send(self, *attempts: FakeAttempt) -> None:
-        self.push(*(run_message(attempt.ticket) for attempt in attempts))
-
-    def run(self, runtime: str, **spec: Any) -> FakeAttempt:
-        """One job from its ticket to its report."""
-        attempt = self.coordinator.add(runtime, **spec)
-        self.send(attempt)
-        self.coordinator.wait_ended(attempt)
-        return attempt
-
-    def run_endless(self, script: str = RUNNING_MARK, **spec: Any) -> FakeAttempt:
-        """A job that prints a line once it runs and then goes on for a minute."""
-        attempt = self.coordinator.add("command", script=f"echo here; {script}", **spec)
-        self.send(attempt)
-        self.coordinator.wait(lambda: attempt.lines, what="first line")
-        return attempt
-
-    def wait_held(self, attempt: FakeAttempt) -> None:
-        """Until a heartbeat has named the attempt."""
-        self.coordinator.wait(
-            lambda: any(
-                item["attempt_id"] == attempt.ticket.attempt for item in self.coordinator.beats[-1]["attempts"]
-            ),
-            what="beat with the attempt",
-        )
-
-    def push(self, *messages: bytes) -> None:
-        assert self.coordinator.node_id is not None
-        publish(self._redis, {self.coordinator.node_id: messages})
-
-    def nudge(self) -> None:
-        self.push(nudge_message(self.coordinator.node_id or ""))
-
-    def journal(self) -> str:
-        return (self.home / "node" / "journal.jsonl").read_text()
 
 
 def sleepers() -> list[psutil.Process]:
@@ -122,8 +50,7 @@ def coordinator(redis_server: RedisServer) -> Iterator[FakeCoordinator]:
 def node(tmp_path: Path, coordinator: FakeCoordinator, redis_client: redis_library.Redis) -> Iterator[Node]:
     made = Node(tmp_path / "home", coordinator, redis_client)
     yield made
-    with suppress(AttributeError):
-        made.child.kill()
+    made.kill_all()
 
 
 class TestEnrolling:
@@ -420,8 +347,7 @@ class TestTrouble:
 
         with node.coordinator.failing("/sync", refuse_reports):
             node.coordinator.wait(lambda: '"is":"ended"' in node.journal(), what="result in the journal")
-            node.child.process.kill()
-            node.child.process.wait()
+            node.kill()
             beats = len(node.coordinator.beats)
             node.start()
             node.coordinator.wait(lambda: len(node.coordinator.beats) > beats, what="beat of the new daemon")

@@ -7,11 +7,11 @@ and removes what an earlier process of this node left behind. `self_check` tries
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from shared.errors import LongshoreError
 
@@ -178,6 +178,32 @@ OnOutput = Callable[[str, bytes], None]
 """Called with ("stdout" | "stderr", chunk) while a command runs; must not block for long."""
 
 
+class Lifeline(Protocol):
+    """What lets a command outlive the process that watches it: its stream is stored, and held by somebody else too."""
+
+    def hold(self, stream: int, handle: Mapping[str, str]) -> None:
+        """The command needs nothing from us any more; `handle` is what its driver wants to find it again."""
+
+    def pull(self, stream: int) -> bytes:
+        """Read the stream and store what was read, so that neither can happen without the other."""
+
+    def replay(self) -> Iterator[bytes]:
+        """Everything that was stored so far."""
+
+    def stop(self) -> None:
+        """Nobody will ask for what comes from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A command that an earlier process of this node started: its stream, its handle, when it began (monotonic)."""
+
+    stream: int
+    handle: Mapping[str, str]
+    began: float
+    lifeline: Lifeline
+
+
 class Computer(Protocol):
     """One living computer. Every method may raise ComputerLost."""
 
@@ -204,12 +230,27 @@ class Computer(Protocol):
         grace_seconds: float = 0.0,
         max_output_bytes: int = 16 * 1024 * 1024,
         keep_output_bytes: int = 256 * 1024,
+        lifeline: Lifeline | None = None,
     ) -> ExecResult:
         """Run `argv` as the job's user in the work directory until it ends, times out, is cancelled or floods.
 
         On timeout, cancel or flood everything that the command started is dead when this returns; cancel sends
         SIGTERM first and SIGKILL after `grace_seconds`. The result keeps the last `keep_output_bytes` of each stream.
+        With a `lifeline`, and a driver that `adopts`, another process can go on where this one is killed.
         """
+
+    def resume(
+        self,
+        adopted: Adopted,
+        *,
+        timeout_seconds: float | None,
+        on_output: OnOutput | None = None,
+        cancel: threading.Event | None = None,
+        grace_seconds: float = 0.0,
+        max_output_bytes: int = 16 * 1024 * 1024,
+        keep_output_bytes: int = 256 * 1024,
+    ) -> ExecResult:
+        """Go on watching a command; the same in all else as `exec`, its output from the very beginning."""
 
     def collect(self, destination: Path, limits: CollectLimits) -> Collected:
         """Bring out result and artifacts; never follows links, never writes outside `destination`."""
@@ -227,6 +268,8 @@ class ComputerDriver(Protocol):
     """Makes computers of one kind."""
 
     name: str
+    adopts: bool
+    """Whether computers and commands outlive the process that made them, and can be taken over by the next."""
 
     def probe(self) -> DriverInfo:
         """Whether this driver really works here, by trying it."""
@@ -236,6 +279,15 @@ class ComputerDriver(Protocol):
 
     def create(self, spec: ComputerSpec) -> Computer:
         """A started computer, ready for put and exec. Refuses (IsolationTooWeak) rather than downgrades."""
+
+    def adopt(self, spec: ComputerSpec) -> Computer:
+        """The running computer that an earlier process of this node made. Raises ComputerLost when it is not there."""
+
+    def sweep(self) -> Mapping[str, Any]:
+        """With this another process makes a driver for the same computers; for drivers that adopt."""
+
+    def decode(self, stored: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+        """What a lifeline has stored, as (stream, chunk) pairs."""
 
     def list_owned(self) -> Sequence[str]:
         """Ids of the computers of this node that exist now, whoever started them."""

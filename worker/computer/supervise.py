@@ -25,10 +25,16 @@ Decode = Callable[[bytes], Iterable[tuple[str, bytes]]]
 """Turns what was read from one descriptor into (stream, chunk) pairs."""
 
 
+def _read_some(fd: int) -> bytes:
+    return os.read(fd, _READ_BYTES)
+
+
 @dataclass(frozen=True, slots=True)
 class OutputSource:
     fd: int
     decode: Decode
+    read: Callable[[int], bytes] = _read_some
+    """Takes what is there from the descriptor; raises BlockingIOError when that is nothing."""
 
 
 class Started(Protocol):
@@ -73,6 +79,8 @@ class Terms:
     cancel: threading.Event | None = None
     grace_seconds: float = 0.0
     over_quota: threading.Event | None = None
+    began: float | None = None
+    """When the command began (monotonic clock), if that was before anybody here watched it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,7 @@ class _Supervision:
         self._terms = terms
         self._input = memoryview(stdin or b"")
         self._selector = selectors.DefaultSelector()
-        self._begin = time.monotonic()
+        self._begin = time.monotonic() if terms.began is None else terms.began
         self._open_outputs = 0
         self._end = ExecEnd.exited
         self._killed = False
@@ -169,7 +177,7 @@ class _Supervision:
 
     def _read(self, source: OutputSource) -> None:
         try:
-            chunk = os.read(source.fd, _READ_BYTES)
+            chunk = source.read(source.fd)
         except BlockingIOError:
             return
         except ConnectionError:

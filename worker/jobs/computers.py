@@ -58,6 +58,28 @@ class Computers:
         attempt.on_kill(lambda: _kill(computer))
         return computer
 
+    def reserve(self, attempt: Attempt) -> None:
+        """A slot for an attempt whose computer exists already, however many are taken."""
+        with self._changed:
+            self._used += 1
+            self._rented[attempt.id] = None
+
+    def adopt(self, attempt: Attempt, spec: ComputerSpec) -> Computer:
+        """The computer of an attempt whose slot is reserved."""
+        computer = self.driver.adopt(spec)
+        with self._changed:
+            self._rented[attempt.id] = computer
+        attempt.on_kill(lambda: _kill(computer))
+        return computer
+
+    def present(self) -> list[str] | None:
+        """Ids of all computers that exist now, as the driver tells; None when it does not."""
+        try:
+            return list(self.driver.list_owned())
+        except ComputerError as error:
+            log.warning("computers_not_listed", error=error.message)
+            return None
+
     def holds(self, attempt: Attempt) -> bool:
         """Whether the attempt has a slot."""
         with self._changed:

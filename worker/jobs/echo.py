@@ -14,3 +14,6 @@ class Echo:
 
     def run(self, attempt: Attempt) -> Ending:
         return Ending(Outcome.succeeded, result=attempt.spec.input, usage={"wall_ms": 0})
+
+    def clear(self, attempt: Attempt) -> None:
+        """It leaves nothing."""

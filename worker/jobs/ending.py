@@ -106,6 +106,8 @@ def of_stop(reason: Stop) -> Ending:
     """How an attempt that was told to stop is told, once its computer is gone."""
     if reason is Stop.cancel:
         return Ending(Outcome.cancelled, "cancelled")
+    if reason is Stop.deadline:
+        return failed("deadline_exceeded", "the job's deadline was over before it had ended", retryable=False)
     if reason is Stop.hand_back:
         return Ending(Outcome.returned, "node_stopping")
     return lost("node_fenced", "the node ended it because it could not reach the coordinator")

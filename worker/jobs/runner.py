@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,13 @@ class Runtime(Protocol):
     """Whether `run` computes a moment and waits for nothing."""
 
     def run(self, attempt: Attempt) -> Ending: ...
+
+    def clear(self, attempt: Attempt) -> None:
+        """The attempt is reported, or not ours any more: nothing of it needs to be kept."""
+
+
+Run = Callable[[Attempt], Ending]
+Onlookers = Callable[[], TaskEvents | None]
 
 
 class Line(Protocol):
@@ -102,7 +110,14 @@ class Runner:
         attempt = self._granted(taken, self._line.claim(ticket.attempt))
         if attempt is None:
             raise TicketRefused("the claim was refused")
-        self._hold(attempt, taken.events)
+        self._hold(attempt, lambda: taken.events, self._runtime_of(attempt))
+
+    def resume(self, attempt: Attempt, run: Run) -> None:
+        """Go on with an attempt that an earlier daemon began; its slot is reserved. Returns at once."""
+        attempt.watch_deadline(self._on_deadline)
+        # Who looks on gets to know the broker only later, so they are asked for at the end.
+        words = (attempt, self._events, run)
+        threading.Thread(target=self._hold_quietly, args=words, name="resumed", daemon=True).start()
 
     def close(self) -> None:
         """Wait for the light jobs that were not instant."""
@@ -114,14 +129,14 @@ class Runner:
             return
         runtime = self._runtimes.get(attempt.spec.runtime)
         if runtime is None or runtime.is_instant:
-            self._hold_quietly(attempt, taken.events)
+            self._hold_quietly(attempt, lambda: taken.events, self._runtime_of(attempt))
         else:
-            self._pool.submit(self._hold_quietly, attempt, taken.events)
+            self._pool.submit(self._hold_quietly, attempt, lambda: taken.events, self._runtime_of(attempt))
 
-    def _hold_quietly(self, attempt: Attempt, events: TaskEvents | None) -> None:
+    def _hold_quietly(self, attempt: Attempt, events: Onlookers, run: Run) -> None:
         # No Celery task waits for this end any more; everybody who wants to know has been told.
         with contextlib.suppress(AttemptFailed):
-            self._hold(attempt, events)
+            self._hold(attempt, events, run)
 
     def _granted(self, taken: _Taken, grant: Grant) -> Attempt | None:
         """The attempt, now in hand; None when it was refused."""
@@ -139,14 +154,20 @@ class Runner:
             number=grant.number or ticket.number,
             token=grant.token,
             spec=spec,
+            deadline=_moment(grant.deadline_in_seconds),
         )
         self._attempts.add(attempt)
+        attempt.watch_deadline(self._on_deadline)
         if events is not None:
             events.started(attempt.id, args=taken.shown, received_at=taken.received_at)
         return attempt
 
-    def _hold(self, attempt: Attempt, events: TaskEvents | None) -> None:
-        ending = self._run(attempt)
+    def _on_deadline(self, attempt: Attempt) -> None:
+        attempt.stop(Stop.deadline, grace_seconds=attempt.spec.cancel_grace_seconds)
+        self._computers.wake()
+
+    def _hold(self, attempt: Attempt, events: Onlookers, run: Run) -> None:
+        ending = self._run(attempt, run)
         if self._computers.holds(attempt) or attempt.stop_reason is not None:
             verdict = self._finish(attempt, ending)
             self._let_go(attempt, ending, verdict, events)
@@ -158,15 +179,18 @@ class Runner:
         if ending.outcome is not Outcome.succeeded or verdict is Verdict.stale:
             raise AttemptFailed(_described(ending, verdict))
 
-    def _let_go(self, attempt: Attempt, ending: Ending, verdict: Verdict, events: TaskEvents | None) -> None:
+    def _let_go(self, attempt: Attempt, ending: Ending, verdict: Verdict, events: Onlookers) -> None:
+        runtime = self._runtimes.get(attempt.spec.runtime)
+        if runtime is not None and verdict is not Verdict.unsent:
+            runtime.clear(attempt)
         self._attempts.remove(attempt.id)
-        self._tell(attempt, ending, verdict, events)
+        self._tell(attempt, ending, verdict, events())
 
-    def _run(self, attempt: Attempt) -> Ending:
+    def _run(self, attempt: Attempt, run: Run) -> Ending:
         """The attempt's end, whatever happens. What is not foreseen is ours, not the job's."""
         attempt.phase = "running"
         try:
-            ending = self._runtime(attempt.spec.runtime).run(attempt)
+            ending = run(attempt)
         except Stopped:
             ending = of_stop(attempt.stop_reason or Stop.kill)
         except LongshoreError as error:
@@ -178,11 +202,14 @@ class Runner:
             ending = lost("node_error", f"the node failed: {type(error).__name__}")
         return _stopped_or(ending, attempt.stop_reason)
 
-    def _runtime(self, name: str) -> Runtime:
-        runtime = self._runtimes.get(name)
-        if runtime is None:
+    def _runtime_of(self, attempt: Attempt) -> Run:
+        name = attempt.spec.runtime
+
+        def unknown(_attempt: Attempt) -> Ending:
             raise _UnknownRuntime(f"this node cannot run {name!r}; it knows {', '.join(sorted(self._runtimes))}")
-        return runtime
+
+        runtime = self._runtimes.get(name)
+        return unknown if runtime is None else runtime.run
 
     def _finish(self, attempt: Attempt, ending: Ending) -> Verdict:
         try:
@@ -191,13 +218,18 @@ class Runner:
             self._computers.clear_away(attempt)
 
     def _report(self, attempt: Attempt, ending: Ending) -> Verdict:
-        attempt.phase = "reporting"
+        report = ending.report(attempt)
+        attempt.phase = "removing"
         if attempt.stop_reason is not None:
             self._computers.remove(attempt)
+        elif attempt.spec.is_exclusive:
+            # Its result would go with this process otherwise: nobody could fetch it a second time.
+            self._line.keep(report)
+            self._computers.remove(attempt)
+        attempt.phase = "reporting"
         if attempt.stop_reason is Stop.kill:
             self._line.forget(attempt.id)
             return Verdict.stale
-        report = ending.report(attempt)
         self._send_lines_first(attempt, report)
         return self._line.report(report)
 
@@ -206,6 +238,12 @@ class Runner:
         if attempt.lines is None or attempt.lines.finish(_LINES_AT_ONCE):
             return
         self._line.keep(report)
+        self.send_last_lines(attempt)
+
+    def send_last_lines(self, attempt: Attempt) -> None:
+        """Give the lines that are not sent yet some time; they get no other."""
+        if attempt.lines is None:
+            return
         patience = _LINES_WHEN_STOPPED if attempt.stopping.is_set() else _LINES_PATIENCE
         while patience > 0 and not attempt.lines.finish(_LINES_STEP):
             # While the coordinator is away the report could not get through either.
@@ -239,6 +277,10 @@ def _stopped_or(ending: Ending, reason: Stop | None) -> Ending:
     if reason is None or (ending.outcome is Outcome.succeeded and reason in (Stop.hand_back, Stop.fence)):
         return ending
     return of_stop(reason)
+
+
+def _moment(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds
 
 
 def _spec(grant: Grant) -> JobSpec | None:

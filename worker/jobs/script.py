@@ -23,11 +23,13 @@ from worker.computer.contract import (
     Isolation,
     Network,
 )
+from worker.computer.output import Output
 from worker.jobs.artifacts import hand_in, keep_as_artifact, read_result
 from worker.jobs.computers import Computers
 from worker.jobs.ending import Ending, failed, of_exec
 from worker.jobs.inputs import place_inputs
 from worker.jobs.lines import LEVELS, Budget, LineSplitter
+from worker.lifelines import Caps, Lifeline, Lifelines, Story
 from worker.loglines import AttemptLog, LogShipper
 
 COMMAND = "/bin/sh"
@@ -67,6 +69,16 @@ class Limits:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Printed:
+    """Where the output of a command goes."""
+
+    caps: Caps
+    budget: Budget
+    splitter: LineSplitter
+    lines: AttemptLog
+
+
 class Script:
     """Runs a job's script with one interpreter."""
 
@@ -80,6 +92,7 @@ class Script:
         files: NodeFiles,
         shipper: LogShipper,
         scratch: Path,
+        lifelines: Lifelines,
         limits: Callable[[], Limits],
         max_output_bytes: int,
     ) -> None:
@@ -88,18 +101,12 @@ class Script:
         self._files = files
         self._shipper = shipper
         self._scratch = scratch
+        self._lifelines = lifelines
         self._limits = limits
         self._max_output_bytes = max_output_bytes
 
     def run(self, attempt: Attempt) -> Ending:
-        scratch = self._scratch / attempt.id
-        scratch.mkdir(parents=True)
-        try:
-            return self._run(attempt, scratch)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-    def _run(self, attempt: Attempt, scratch: Path) -> Ending:
+        (self._scratch / attempt.id).mkdir(parents=True)
         attempt.phase = "creating"
         computer = self._computers.rent(attempt, spec_of(attempt, self._computers.driver.name))
         attempt.computer = {
@@ -108,39 +115,80 @@ class Script:
             "image": computer.spec.image or self._computers.default_image,
         }
         attempt.check()
-        bytes_in = place_inputs(self._files, attempt, computer, scratch)
+        bytes_in = place_inputs(self._files, attempt, computer, self._scratch / attempt.id)
         attempt.check()
+        printed = self._listen(attempt, self._caps())
+        told = self._exec(
+            attempt, computer, printed, self._lifelines.tie(attempt, caps=printed.caps, bytes_in=bytes_in)
+        )
+        return self._conclude(attempt, computer, told, printed, bytes_in)
+
+    def resume(self, attempt: Attempt, story: Story) -> Ending:
+        """Go on where an earlier daemon fell: the command ran on, and what it had printed is read once more."""
+        spec = spec_of(attempt, self._computers.driver.name)
+        computer = self._computers.adopt(attempt, spec)
+        printed = self._listen(attempt, story.caps)
+        told = computer.resume(
+            self._lifelines.take_up(story).adopted(),
+            timeout_seconds=attempt.spec.timeout_seconds,
+            on_output=printed.splitter.feed,
+            cancel=attempt.stopping,
+            grace_seconds=attempt.spec.cancel_grace_seconds,
+            max_output_bytes=story.caps.output_bytes,
+            keep_output_bytes=story.caps.result_bytes,
+        )
+        return self._conclude(attempt, computer, told, printed, story.bytes_in)
+
+    def tell_again(self, attempt: Attempt, story: Story) -> None:
+        """Send the lines of an attempt whose end is written already; the coordinator leaves out those that it has."""
+        printed = self._listen(attempt, story.caps)
+        output = Output(on_output=printed.splitter.feed, max_bytes=story.caps.output_bytes, keep_bytes=0)
+        for stream, chunk in self._computers.driver.decode(self._lifelines.printed(attempt.id)):
+            output.add(stream, chunk)
+        printed.splitter.finish()
+
+    def clear(self, attempt: Attempt) -> None:
+        self._lifelines.cut(attempt.id)
+
+    def _caps(self) -> Caps:
+        limits = self._limits()
+        return Caps(self._max_output_bytes, limits.max_result_bytes, limits.max_log_bytes)
+
+    def _listen(self, attempt: Attempt, caps: Caps) -> _Printed:
         attempt.phase = "running"
         attempt.lines = lines = self._shipper.open(attempt)
-        told, budget = self._exec(attempt, computer, lines)
+        budget = Budget(caps.log_bytes)
+        return _Printed(caps, budget, LineSplitter(_keeper(lines, budget)), lines)
+
+    def _exec(self, attempt: Attempt, computer: Computer, printed: _Printed, lifeline: Lifeline | None) -> ExecResult:
+        return computer.exec(
+            self._argv,
+            timeout_seconds=attempt.spec.timeout_seconds,
+            env=environment_of(attempt),
+            stdin=(attempt.spec.script or "").encode(),
+            on_output=printed.splitter.feed,
+            cancel=attempt.stopping,
+            grace_seconds=attempt.spec.cancel_grace_seconds,
+            max_output_bytes=printed.caps.output_bytes,
+            keep_output_bytes=printed.caps.result_bytes,
+            lifeline=lifeline,
+        )
+
+    def _conclude(
+        self, attempt: Attempt, computer: Computer, told: ExecResult, printed: _Printed, bytes_in: int
+    ) -> Ending:
+        printed.splitter.finish()
         if told.end is ExecEnd.cancelled:
             raise Stopped
         attempt.phase = "collecting"
         usage = {
             "wall_ms": told.duration_ms,
             "bytes_in": bytes_in,
-            "log_bytes": min(budget.used, budget.max_bytes),
+            "log_bytes": min(printed.budget.used, printed.budget.max_bytes),
             **_used(computer),
         }
-        ending, bytes_out = self._collect(attempt, computer, told, lines, scratch)
+        ending, bytes_out = self._collect(attempt, computer, told, printed.lines, self._scratch / attempt.id)
         return replace(ending, usage={**usage, "bytes_out": bytes_out})
-
-    def _exec(self, attempt: Attempt, computer: Computer, lines: AttemptLog) -> tuple[ExecResult, Budget]:
-        budget = Budget(self._limits().max_log_bytes)
-        splitter = LineSplitter(_keeper(lines, budget))
-        told = computer.exec(
-            self._argv,
-            timeout_seconds=attempt.spec.timeout_seconds,
-            env=environment_of(attempt),
-            stdin=(attempt.spec.script or "").encode(),
-            on_output=splitter.feed,
-            cancel=attempt.stopping,
-            grace_seconds=attempt.spec.cancel_grace_seconds,
-            max_output_bytes=self._max_output_bytes,
-            keep_output_bytes=self._limits().max_result_bytes,
-        )
-        splitter.finish()
-        return told, budget
 
     def _collect(
         self, attempt: Attempt, computer: Computer, told: ExecResult, lines: AttemptLog, scratch: Path
@@ -149,7 +197,10 @@ class Script:
         bad_end = of_exec(told, timeout_seconds=attempt.spec.timeout_seconds, memory_mb=computer.spec.memory_mb)
         if bad_end is not None and bad_end.outcome is Outcome.lost:
             return bad_end, 0
-        collected = computer.collect(scratch / "out", self._limits().collect())
+        out = scratch / "out"
+        # An earlier daemon may have fallen in the middle of this.
+        shutil.rmtree(out, ignore_errors=True)
+        collected = computer.collect(out, self._limits().collect())
         for refusal in collected.refused:
             lines.write("system", "warning", f"not collected: {refusal}")
         bytes_out = hand_in(self._files, attempt, collected.artifacts) + len(collected.result or b"")

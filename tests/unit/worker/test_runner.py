@@ -83,13 +83,14 @@ class Line:
         self.forgotten: list[str] = []
         self.refused: str | None = None
         self.verdict = Verdict.accepted
+        self.spec: dict[str, Any] = {}
+        self.deadline: float | None = None
 
     def claim(self, attempt_id: str) -> Grant:
         if self.refused:
             return Grant(attempt_id, refused=self.refused)
-        return Grant(
-            attempt_id, token="t", job_id="j", number=2, spec=JobSpec("task", "agent", "test").to_json() | {"new": 1}
-        )
+        spec = JobSpec("task", "agent", "test").to_json() | {"new": 1} | self.spec
+        return Grant(attempt_id, token="t", job_id="j", number=2, spec=spec, deadline_in_seconds=self.deadline)
 
     def claim_then(self, attempt_id: str, on_grant: OnGrant) -> None:
         on_grant(self.claim(attempt_id))
@@ -121,6 +122,7 @@ class Runtime:
     def __init__(self, computers: Computers, changed: threading.Condition) -> None:
         self.computers = computers
         self.begun: set[str] = set()
+        self.cleared: list[str] = []
         self._changed = changed
         self.body: Callable[[Attempt], Ending] = lambda _attempt: SUCCESS
 
@@ -130,6 +132,9 @@ class Runtime:
             self._changed.notify_all()
         self.computers.rent(attempt, ComputerSpec(id=attempt.id))
         return self.body(attempt)
+
+    def clear(self, attempt: Attempt) -> None:
+        self.cleared.append(attempt.id)
 
 
 class Node:
@@ -254,6 +259,48 @@ def test_what_was_stopped_is_told_once_its_computer_is_gone(node: Node, reason: 
         running.result(10)
     assert node.driver.log == ["removed a1", "reported a1"]
     assert node.line.reports["a1"].outcome == outcome
+
+
+def test_an_exclusive_job_is_told_once_its_computer_is_gone_and_its_result_was_safe_before_that(node: Node) -> None:
+    node.line.spec = {"is_exclusive": True}
+    node.run("a1")
+    assert node.driver.log == ["removed a1", "reported a1"]
+    assert node.line.kept == ["a1"]
+    assert node.line.reports["a1"].outcome == "succeeded"
+
+
+def test_a_job_whose_deadline_is_over_is_ended_without_anybodys_word_and_is_not_tried_again(node: Node) -> None:
+    node.line.deadline = 0.05
+    node.runtime.body = until_stopped
+    with pytest.raises(AttemptFailed):
+        node.run("a1")
+    report = node.line.reports["a1"]
+    assert (report.outcome, report.reason_code) == ("failed", "deadline_exceeded")
+    assert report.error is not None
+    assert report.error["retryable"] is False
+    assert node.driver.log == ["removed a1", "reported a1"]
+
+
+def test_one_that_waits_for_a_slot_ends_at_its_deadline_too(node: Node) -> None:
+    node.runtime.body = until_stopped
+    running = [node.begin(name) for name in ("a1", "a2")]
+    for name in ("a1", "a2"):
+        held(node, name)
+    node.line.deadline = 0.05
+    with pytest.raises(AttemptFailed):
+        node.run("a3")
+    assert node.line.reports["a3"].reason_code == "deadline_exceeded"
+    for name, future in zip(("a1", "a2"), running, strict=True):
+        held(node, name).stop(Stop.cancel, grace_seconds=0)
+        with pytest.raises(AttemptFailed):
+            future.result(10)
+
+
+def test_what_an_attempt_printed_is_kept_until_its_report_was_answered(node: Node) -> None:
+    node.run("a1")
+    node.line.verdict = Verdict.unsent
+    node.run("a2")
+    assert node.runtime.cleared == ["a1"]
 
 
 def test_a_driver_that_is_away_is_waited_for_before_it_is_said_that_the_computer_is_gone(node: Node) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from worker.computer.contract import (
     ARTIFACTS,
     RESULT,
     WORK,
+    Adopted,
     Collected,
     CollectLimits,
     ComputerError,
@@ -21,6 +23,7 @@ from worker.computer.contract import (
     ComputerSpec,
     InputFile,
     IsolationReport,
+    Lifeline,
     Usage,
 )
 from worker.computer.docker.archive import harvest_artifacts, harvest_result, tar_of
@@ -30,7 +33,7 @@ from worker.computer.docker.making import Made
 from worker.computer.docker.removal import remove_container, remove_volume
 from worker.computer.docker.view import InsideView, View, host_view
 from worker.computer.running import CommandComputer
-from worker.computer.supervise import Entry
+from worker.computer.supervise import Entry, Started
 
 _NOT_FOUND = 404
 _CONFLICT = 409
@@ -110,6 +113,18 @@ class DockerComputer(CommandComputer):
 
     def _entry(self) -> Entry:
         return self._run
+
+    def _start(
+        self, argv: Sequence[str], environment: Mapping[str, str], *, with_stdin: bool, lifeline: Lifeline | None
+    ) -> Started:
+        started = self._run.start(argv, environment, with_stdin=with_stdin)
+        if lifeline is not None:
+            started.tie(lifeline)
+        return started
+
+    def _started_before(self, adopted: Adopted) -> Started:
+        sock = socket.socket(fileno=adopted.stream)
+        return self._run.again(adopted.handle["exec"], sock, adopted.handle["marker"])
 
     def _base_environment(self) -> dict[str, str]:
         return {"HOME": WORK, "LANG": "C.UTF-8"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from worker.computer.contract import (
 )
 from worker.computer.docker.computer import DockerComputer
 from worker.computer.docker.engine import Engine
+from worker.computer.docker.frames import FrameDecoder
 from worker.computer.docker.holders import Holders
 from worker.computer.docker.images import Images
 from worker.computer.docker.making import Maker, has_bridge
@@ -38,6 +39,7 @@ class DockerDriver:
     """Makes, adopts, lists and reaps the containers of one node."""
 
     name = "docker"
+    adopts = True
 
     def __init__(
         self,
@@ -97,6 +99,19 @@ class DockerDriver:
             made = self._maker.make(spec)
             return DockerComputer(self._engine, spec, self._isolation, made, look_from_host=self._look_from_host)
 
+    def adopt(self, spec: ComputerSpec) -> Computer:
+        check_id(spec.id)
+        made = self._maker.adopt(spec)
+        return DockerComputer(self._engine, spec, self._isolation, made, look_from_host=self._look_from_host)
+
+    def decode(self, stored: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+        frames = FrameDecoder()
+        for data in stored:
+            yield from frames(data)
+
+    def sweep(self) -> Mapping[str, Any]:
+        return {**self._settings, "owner": self._identity.owner, "node": self._identity.node}
+
     def list_owned(self) -> Sequence[str]:
         return sorted({str(row["Labels"][COMPUTER]) for row in self._containers() if COMPUTER in row["Labels"]})
 
@@ -104,7 +119,7 @@ class DockerDriver:
         rows = self._containers()
         with self._lock:
             spared = {*keep, *self._being_made}
-        holders = self._holders.known
+        holders = self._holders.known | {_joined(row) for row in rows if row["Labels"].get(COMPUTER) in spared}
         gone: set[str] = set()
         for row in rows:
             if row["Labels"].get(KIND) == HOLDER:
@@ -191,6 +206,11 @@ class DockerDriver:
 
     def _our_filter(self) -> str:
         return json.dumps({"label": self._identity.filters()})
+
+
+def _joined(row: Mapping[str, Any]) -> str:
+    """The container whose network this one lives in."""
+    return str(row["HostConfig"]["NetworkMode"]).removeprefix("container:")
 
 
 _ALWAYS = frozenset(

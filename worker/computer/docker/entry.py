@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
-from worker.computer.contract import ComputerLost
+from worker.computer.contract import ComputerLost, Lifeline
 from worker.computer.docker.engine import Engine, EngineError, container_path
 from worker.computer.docker.frames import FrameDecoder
 from worker.computer.docker.recipe import JOB_USER, exec_body
@@ -53,6 +53,12 @@ class ContainerEntry:
             raise
         marker = env.get(MARKER, "")
         return StartedExec(self, exec_id, sock, marker=marker, with_stdin=with_stdin, on_close=self._ended)
+
+    def again(self, exec_id: str, sock: socket.socket, marker: str) -> StartedExec:
+        """A command that an earlier process of this node started."""
+        with self._lock:
+            self._running += 1
+        return StartedExec(self, exec_id, sock, marker=marker, with_stdin=False, on_close=self._ended)
 
     def ask(self, script: str, *, user: str) -> StartedExec:
         """Starts a question of our own: it does not count as a command, so it never changes how one is ended."""
@@ -177,16 +183,28 @@ class StartedExec:
         self._marker = marker
         self._on_close = on_close
         self._killed = False
+        self._lifeline: Lifeline | None = None
         sock.setblocking(False)
         self.outputs: Sequence[OutputSource] = [OutputSource(sock.fileno(), FrameDecoder())]
         # Its own descriptor, because a selector wants one for reading and one for writing.
         self.stdin = os.dup(sock.fileno()) if with_stdin else None
+
+    def tie(self, lifeline: Lifeline) -> None:
+        """From when the command has all its input it can do without us."""
+        self._lifeline = lifeline
+        if self.stdin is None:
+            self._hold()
 
     def end_input(self) -> None:
         if self.stdin is not None:
             os.close(self.stdin)
             self.stdin = None
             self._sock.shutdown(socket.SHUT_WR)
+            self._hold()
+
+    def _hold(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.hold(self._sock.fileno(), {"exec": self._exec_id, "marker": self._marker})
 
     def exit_code(self) -> int | None:
         return self._entry.exit_code(self._exec_id, killed_by_us=self._killed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.computer.contract import ComputerError, ComputerSpec, DriverUnavailable, Network
+from worker.computer.contract import ComputerError, ComputerLost, ComputerSpec, DriverUnavailable, Network
 from worker.computer.docker.engine import Engine, EngineError, container_path
 from worker.computer.docker.holders import Holder, Holders
 from worker.computer.docker.images import Images
@@ -68,6 +68,30 @@ class Maker:
                 raise
             raise HolderDied("the namespace holder of a new computer died") from error
 
+    def adopt(self, spec: ComputerSpec) -> Made:
+        """The running container of an earlier process, and with it the namespace that it lives in."""
+        try:
+            found = self._ours(spec)
+        except EngineError as error:
+            if error.status_code != _NOT_FOUND:
+                raise
+            raise ComputerLost("the container is gone", computer=spec.id) from error
+        if not found["State"]["Running"]:
+            raise ComputerLost(f"the container is {found['State']['Status']}", computer=spec.id)
+        kind, _, joined = str(found["HostConfig"]["NetworkMode"]).partition(":")
+        release = _nothing
+        if kind == "container":
+            holder = self._holders.take_over(joined)
+            release = lambda: self._holders.give_back(holder)  # noqa: E731
+        return Made(str(found["Id"]), int(found["State"]["Pid"]), self._volume(spec), release)
+
+    def _ours(self, spec: ComputerSpec) -> Any:
+        found = self._engine.get(container_path(container_name(spec.id), "json"))
+        labels = found["Config"]["Labels"] or {}
+        if not self._identity.owns(labels) or labels.get(COMPUTER) != spec.id:
+            raise ComputerError(f"{container_name(spec.id)} exists and is not ours", computer=spec.id)
+        return found
+
     def _create_or_adopt(self, spec: ComputerSpec, holder: Holder | None) -> Made:
         container = self._create(spec, holder)
         if container is None:
@@ -121,10 +145,7 @@ class Maker:
 
     def _adopt(self, spec: ComputerSpec) -> Made | None:
         """The running container of an earlier try; a dead one is removed, its work began nothing that counts."""
-        found = self._engine.get(container_path(container_name(spec.id), "json"))
-        labels = found["Config"]["Labels"] or {}
-        if not self._identity.owns(labels) or labels.get(COMPUTER) != spec.id:
-            raise ComputerError(f"{container_name(spec.id)} exists and is not ours", computer=spec.id)
+        found = self._ours(spec)
         container = str(found["Id"])
         if not found["State"]["Running"]:
             self._remove(container, spec)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import psutil
 from worker.computer.contract import (
     Computer,
     ComputerError,
+    ComputerLost,
     ComputerSpec,
     DriverInfo,
     DriverUnavailable,
@@ -41,6 +42,7 @@ class ProcessDriver:
     """Makes, lists and reaps the process computers under one home directory."""
 
     name = "process"
+    adopts = False
 
     def __init__(
         self,
@@ -97,6 +99,15 @@ class ProcessDriver:
         _refuse(spec, tools.way)
         with self._in_the_making(spec.id):
             return self._make(spec, tools)
+
+    def adopt(self, spec: ComputerSpec) -> Computer:
+        raise ComputerLost("a sandbox ends with the process that made it", computer=spec.id)
+
+    def sweep(self) -> Mapping[str, Any]:
+        raise ComputerLost("sandboxes end with the process that made them")
+
+    def decode(self, stored: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+        raise ComputerLost("a sandbox stores nothing for another process")
 
     def list_owned(self) -> Sequence[str]:
         if not self._home.is_dir():
