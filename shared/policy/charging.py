@@ -61,6 +61,13 @@ def agent(name: str) -> str:
     return f"{AGENT}{name}"[:LONGEST_NAME]
 
 
+def tidy(name: str) -> str:
+    """The name as breakers are kept by it; ValueError with the reason when nothing can be called that."""
+    if not name or name != name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"must be 1 to {LONGEST_NAME} printable characters without blanks at its ends")
+    return node(name.removeprefix(NODE).lower()) if name.startswith(NODE) else name
+
+
 def charges(ended: Ended) -> list[Charge]:
     """Whom the end of this attempt is charged to, and who is given credit for it."""
     return [*_of_the_ground(ended), *_of_the_agent(ended), *_of_services(ended)]

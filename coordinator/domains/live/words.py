@@ -29,6 +29,9 @@ EVENT_TYPES = (
 
 FURTHER_TYPES = (
     "agent.deleted",
+    "breaker.opened",
+    "breaker.half_open",
+    "breaker.closed",
     "execution.created",
     "execution.updated",
     "execution.completed",
@@ -45,7 +48,13 @@ SHOWN_AS = {"task.cancelled": "task.updated"}
 PERSONAL = {"notification": "user_id", "message.new": "user_id"}
 """Events that concern one person alone, and where their data names that person."""
 
-RIGHTS = {"agent": "agents:read", "task": "tasks:read", "execution": "executions:read", "worker": "workers:read"}
+RIGHTS = {
+    "agent": "agents:read",
+    "breaker": "circuit_breakers:read",
+    "execution": "executions:read",
+    "task": "tasks:read",
+    "worker": "workers:read",
+}
 """The right that events of a kind need; other kinds need none beyond the socket's own."""
 
 LONGEST_RESULT = 64 * 1024

@@ -205,11 +205,13 @@ def _log(before: Breaker, after: Breaker, by: str | None) -> None:
 
 def require_name(name: str) -> str:
     """The name as breakers are kept by it; Invalid when nothing can be called that."""
-    tidy = f"{charging.NODE}{name.removeprefix(charging.NODE).lower()}" if name.startswith(charging.NODE) else name
-    if not tidy or tidy != tidy.strip() or len(tidy) > charging.LONGEST_NAME or not tidy.isprintable():
-        reason = f"must be 1 to {charging.LONGEST_NAME} printable characters without blanks at its ends"
-        raise Invalid(f"name: {reason}", field="name", reason=reason, errors=[{"field": "name", "reason": reason}])
-    return tidy
+    try:
+        return charging.tidy(name)
+    except ValueError as error:
+        reason = str(error)
+        raise Invalid(
+            f"name: {reason}", field="name", reason=reason, errors=[{"field": "name", "reason": reason}]
+        ) from None
 
 
 def get(tx: Transaction, settings: Settings, name: str) -> Stored:
