@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     poison_hours: float = Field(72.0, gt=0)
     redrive_per_second: float = Field(50.0, gt=0)
     dead_letter_days: float = Field(0.0, ge=0)
+    audit_days: float = Field(0.0, ge=0)
     job_timeout_seconds: int = Field(3600, ge=1)
     breaker_failure_threshold: int = Field(5, ge=1, le=100_000)
     breaker_window_seconds: float = Field(120.0, gt=0)

@@ -28,6 +28,7 @@ from coordinator.upkeep.assign_agents import Occasions, assign_waiting
 from coordinator.upkeep.deadlines import expire_overdue
 from coordinator.upkeep.forgetting import forget
 from coordinator.upkeep.leases import lose_expired
+from coordinator.upkeep.sealing import prune_trail, seal_trail
 from coordinator.upkeep.silence import miss_silent_nodes
 from coordinator.upkeep.unclaimed import expire_unclaimed
 from shared.errors import LongshoreError
@@ -156,6 +157,7 @@ class Dispatcher:
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + FORGET_SECONDS
             self._perform(term, partial(forget, resources=self._resources))
+            self._perform(term, partial(prune_trail, resources=self._resources))
             # Bytes lie outside the database, so their removal is no part of a transaction.
             files.purge(self._resources, FORGET_BATCH)
         self._sweep_at = time.monotonic() + self._settings.sweep_seconds
@@ -175,6 +177,7 @@ class Dispatcher:
             partial(expire_unclaimed, resources=self._resources),
             partial(expire_overdue, resources=self._resources),
             partial(self._relay.sweep, limits=self._limits),
+            seal_trail,
         ]
 
     def _when(self, due: datetime | None) -> float:

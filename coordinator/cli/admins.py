@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import IntegrityError
 
-from coordinator.cli.options import HomeOption, JsonOption, database_of, settings_from, show
+from coordinator.cli.options import HomeOption, JsonOption, database_of, settings_from, show, whoever_runs_this
+from coordinator.domains.identity import audit
 from coordinator.domains.identity import service as identity
 from coordinator.domains.identity.passwords import passwords
 from coordinator.domains.identity.rights import Role
@@ -50,6 +51,8 @@ def create(
                 made = identity.add_principal(
                     tx, kind="user", name=name, role=Role.ADMIN, email=email, password_hash=digest
                 )
+                facts = {"name": made.name, "email": made.email, "role": made.role}
+                audit.record(tx, whoever_runs_this(), "user.created", resource_id=made.id, after=facts)
         except IntegrityError as error:
             raise Duplicate("somebody has this name or e-mail address already", name=name, email=email) from error
     told = {"id": made.id, "name": made.name, "email": made.email}

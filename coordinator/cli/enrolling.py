@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli.options import HomeOption, JsonOption, database_of, settings_from, show
+from coordinator.cli.options import HomeOption, JsonOption, database_of, settings_from, show, whoever_runs_this
 from coordinator.domains.fleet import service as fleet
+from coordinator.domains.identity import audit
 from coordinator.starting import require_current
 from shared.clock import rfc3339
 
@@ -35,5 +36,7 @@ def create(
         require_current(database)
         with database.write() as tx:
             token, row = fleet.create_token(tx, settings, by=None, note=note, group=group, seconds=expires_in)
+            facts = {"note": note, "group": group, "expires_at": row.expires_at}
+            audit.record(tx, whoever_runs_this(), "enrolment_token.created", resource_id=row.id, after=facts)
     told = {"token": token, "id": row.id, "note": note, "group": group, "expires_at": rfc3339(row.expires_at)}
     show(told, token, as_json=as_json)

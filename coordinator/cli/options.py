@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ import orjson
 import typer
 
 from coordinator.config import Settings, load_settings
+from coordinator.domains.identity.audit import Who
 from coordinator.store.database import Database
 from coordinator.up.kept import kept_url
 
@@ -50,6 +53,16 @@ def database_of(settings: Settings) -> Iterator[Database]:
         yield database
     finally:
         database.dispose()
+
+
+def whoever_runs_this() -> Who:
+    """Who acts from the command line, as the audit trail tells it: the coordinator, in the hands of a user of the host."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        # A container may run as a number that no name belongs to.
+        user = str(os.getuid())
+    return Who("system", name=f"command line ({user})")
 
 
 def show(value: Any, text: str, *, as_json: bool) -> None:

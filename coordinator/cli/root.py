@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "checking",
     "db": "migrating",
     "admin": "admins",
+    "audit": "auditing",
     "enrol-token": "enrolling",
     "routes": "routing",
     "openapi": "publishing",

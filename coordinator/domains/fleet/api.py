@@ -50,6 +50,7 @@ register_authenticator(ENROL_TOKEN_PREFIX, _enrolment_actor)
     status=201,
     location="/workers/{id}",
     example={"name": "rack-1", "hostname": "rack-1.local", "ip_address": "10.0.0.11", "cpu_cores": 8},
+    audit="worker.enrolled",
 )
 def register_worker(call: Call) -> Reply:
     """Enrol a worker node.
@@ -60,6 +61,7 @@ def register_worker(call: Call) -> Reply:
     """
     token_id = call.actor.id if call.actor.kind == ActorKind.ENROLMENT else None
     node, credential = service.enrol(call.tx, Enrol.from_json(call.body), token_id=token_id)
+    call.audit("worker.enrolled", resource_id=node.id, after=_told_of(node))
     value = {
         "id": node.id,
         "status": node.status,
@@ -164,13 +166,25 @@ def get_worker_vitals(call: Call, worker_id: str) -> dict[str, Any]:
     return {"points": [_timed(p) for p in service.vitals_history(call.tx, worker_id, hours=hours, points=points)]}
 
 
-@fleet.post("/workers/<id:worker_id>/drain", may=("workers:write", NODE), reply=schemas.NodeView, errors=(404, 409))
+@fleet.post(
+    "/workers/<id:worker_id>/drain",
+    may=("workers:write", NODE),
+    reply=schemas.NodeView,
+    errors=(404, 409),
+    audit="worker.drained",
+)
 def drain_worker(call: Call, worker_id: str) -> dict[str, Any]:
     """Let a worker finish what it has and take no more."""
     return _view(service.drain(call.tx, call.resources, worker_id, is_draining=True), standing(call.tx))
 
 
-@fleet.post("/workers/<id:worker_id>/resume", may=("workers:write", NODE), reply=schemas.NodeView, errors=(404, 409))
+@fleet.post(
+    "/workers/<id:worker_id>/resume",
+    may=("workers:write", NODE),
+    reply=schemas.NodeView,
+    errors=(404, 409),
+    audit="worker.resumed",
+)
 def resume_worker(call: Call, worker_id: str) -> dict[str, Any]:
     """Let a drained or paused worker take work again.
 
@@ -188,6 +202,7 @@ def resume_worker(call: Call, worker_id: str) -> dict[str, Any]:
     reply=schemas.NodeView,
     errors=(404,),
     example={"reason": "a disk is being replaced"},
+    audit="worker.paused",
 )
 def pause_worker(call: Call, worker_id: str) -> dict[str, Any]:
     """Pause a worker: what runs goes on, nothing new starts there."""
@@ -203,13 +218,15 @@ def list_pauses(call: Call) -> Page[dict[str, Any]]:
     return Page([_pause_view(each) for each in shown], len(found))
 
 
-@fleet.post("/workers/pause", may="workers:write", body=schemas.PauseBody, reply=schemas.PausedView)
+@fleet.post(
+    "/workers/pause", may="workers:write", body=schemas.PauseBody, reply=schemas.PausedView, audit="fleet.paused"
+)
 def pause_fleet(call: Call) -> dict[str, Any]:
     """Pause the whole fleet: what runs goes on, nothing new starts anywhere."""
     return _pause(call, Scope.fleet, pausing.EVERY)
 
 
-@fleet.post("/workers/resume", may="workers:write", reply=schemas.PausedView)
+@fleet.post("/workers/resume", may="workers:write", reply=schemas.PausedView, audit="fleet.resumed")
 def resume_fleet(call: Call) -> dict[str, Any]:
     """Resume the fleet.
 
@@ -218,13 +235,21 @@ def resume_fleet(call: Call) -> dict[str, Any]:
     return _resume(call, Scope.fleet, pausing.EVERY)
 
 
-@fleet.post("/workers/groups/<path:group>/pause", may="workers:write", body=schemas.PauseBody, reply=schemas.PausedView)
+@fleet.post(
+    "/workers/groups/<path:group>/pause",
+    may="workers:write",
+    body=schemas.PauseBody,
+    reply=schemas.PausedView,
+    audit="group.paused",
+)
 def pause_group(call: Call, group: str) -> dict[str, Any]:
     """Pause a group of workers, those that join it later included."""
     return _pause(call, Scope.group, group)
 
 
-@fleet.post("/workers/groups/<path:group>/resume", may="workers:write", reply=schemas.PausedView)
+@fleet.post(
+    "/workers/groups/<path:group>/resume", may="workers:write", reply=schemas.PausedView, audit="group.resumed"
+)
 def resume_group(call: Call, group: str) -> dict[str, Any]:
     """Resume a group of workers."""
     return _resume(call, Scope.group, group)
@@ -237,22 +262,37 @@ def resume_group(call: Call, group: str) -> dict[str, Any]:
     reply=schemas.NodeView,
     errors=(404,),
     example={"is_approved": True, "group": "default"},
+    audit=("worker.approved", "worker.rejected"),
 )
 def approve_worker(call: Call, worker_id: str) -> dict[str, Any]:
     """Approve a worker, or cut it off at once."""
-    call.require_version(service.get(call.tx, worker_id).version)
+    before = service.get(call.tx, worker_id)
+    call.require_version(before.version)
     node = service.approve(call.tx, call.resources, worker_id, by=call.actor.id, **call.body)
+    action = "worker.approved" if call.body["is_approved"] else "worker.rejected"
+    call.audit(action, resource_id=worker_id, before=_told_of(before), after=_told_of(node))
     return _view(node, standing(call.tx))
 
 
-@fleet.delete("/admin/workers/<id:worker_id>", may="workers:approve", status=204, errors=(404,))
+@fleet.delete(
+    "/admin/workers/<id:worker_id>", may="workers:approve", status=204, errors=(404,), audit="worker.removed"
+)
 def remove_worker(call: Call, worker_id: str) -> None:
     """Remove a worker for good: its credential is void at once, its work goes elsewhere."""
-    call.require_version(service.get(call.tx, worker_id).version)
+    before = service.get(call.tx, worker_id)
+    call.require_version(before.version)
     service.remove(call.tx, call.resources, worker_id)
+    call.audit("worker.removed", resource_id=worker_id, before=_told_of(before))
 
 
-@fleet.post("/admin/enrolment-tokens", may="workers:enrol", body=schemas.TokenBody, reply=schemas.TokenView, status=201)
+@fleet.post(
+    "/admin/enrolment-tokens",
+    may="workers:enrol",
+    body=schemas.TokenBody,
+    reply=schemas.TokenView,
+    status=201,
+    audit="enrolment_token.created",
+)
 def create_enrolment_token(call: Call) -> Reply:
     """Make a one-time token with which a worker can enrol; shown this once."""
     token, row = service.create_token(
@@ -273,10 +313,30 @@ def list_enrolment_tokens(call: Call) -> Page[dict[str, Any]]:
     return Page([_token_view(row) for row in page.items], page.total)
 
 
-@fleet.delete("/admin/enrolment-tokens/<id:token_id>", may="workers:enrol", status=204, errors=(404,))
+@fleet.delete(
+    "/admin/enrolment-tokens/<id:token_id>",
+    may="workers:enrol",
+    status=204,
+    errors=(404,),
+    audit="enrolment_token.revoked",
+)
 def revoke_enrolment_token(call: Call, token_id: str) -> None:
     """Revoke an enrolment token that was not used."""
     service.revoke_token(call.tx, token_id)
+
+
+def _told_of(node: Node) -> dict[str, Any]:
+    """What the audit trail says of a worker before and after an act."""
+    return {
+        "name": node.name,
+        "hostname": node.hostname,
+        "ip_address": node.ip_address,
+        "status": node.status,
+        "is_approved": bool(node.is_approved),
+        "group": node.group_name,
+        "labels": node.labels,
+        "slots": node.slots,
+    }
 
 
 def _author(call: Call) -> Author:

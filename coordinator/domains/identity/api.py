@@ -8,6 +8,8 @@ from typing import Any
 from flask import current_app
 
 from coordinator.domains.identity import service
+from coordinator.domains.identity.audit import hinted
+from coordinator.domains.identity.audit_api import trail
 from coordinator.domains.identity.passwords import passwords
 from coordinator.domains.identity.rights import rights_of
 from coordinator.domains.identity.schemas import (
@@ -20,12 +22,14 @@ from coordinator.domains.identity.schemas import (
     V0Token,
     login_and_password,
 )
-from coordinator.domains.identity.service import LoginSession, Principal
+from coordinator.domains.identity.service import LoginRefused, LoginSession, Principal
 from coordinator.http import auth
-from coordinator.http.actor import Actor
+from coordinator.http.actor import Actor, ActorKind
 from coordinator.http.slice import OPEN, Call, Slice
 from coordinator.store.database import Transaction
 from shared.errors import Unauthenticated
+
+__all__ = ["identity", "trail"]
 
 identity = Slice("identity", "Who may come in, and as whom")
 
@@ -65,6 +69,7 @@ def _tokens() -> auth.Tokens:
     reply=TokenPair,
     transaction="none",
     errors=(401, 429),
+    audit="session.opened",
     name="login",
     example={"email": "admin@localhost", "password": "…"},
 )
@@ -72,9 +77,7 @@ def log_in(call: Call) -> dict[str, Any]:
     """Log in with e-mail address or name and password."""
     login, password = login_and_password(call.body)
     principal = _logged_in(call, login, password)
-    with call.write() as tx:
-        seconds = call.resources.settings.refresh_token_seconds
-        session = service.open_session(tx, principal, seconds=seconds, refreshable=True)
+    session = _opened(call, principal, seconds=call.resources.settings.refresh_token_seconds, refreshable=True)
     return _pair(call, principal, session)
 
 
@@ -94,8 +97,10 @@ def refresh(call: Call) -> dict[str, Any]:
     """
     claims = _tokens().open(call.body["refresh_token"], "refresh")
     shown = LoginSession(str(claims.get("sid")), claims["sub"], claims["jti"])
+    call.introduce(Actor(id=shown.principal_id, kind=ActorKind.USER, name="", credential_id=shown.id))
     with call.write() as tx:
-        session = service.renew_session(tx, shown, seconds=call.resources.settings.refresh_token_seconds)
+        seconds = call.resources.settings.refresh_token_seconds
+        session = service.renew_session(tx, shown, seconds=seconds, by=call.witness.who())
         principal = service.find_active(tx, shown.principal_id)
     if session is None or principal is None:
         raise Unauthenticated("the token is not valid")
@@ -110,6 +115,7 @@ def refresh(call: Call) -> dict[str, Any]:
     transaction="none",
     versions=("v0",),
     errors=(401, 429),
+    audit="session.opened",
     name="login",
     example={"user": "admin", "pass": "…"},
 )
@@ -117,8 +123,7 @@ def log_in_by_name(call: Call) -> dict[str, Any]:
     """Log in with name and password."""
     principal = _logged_in(call, call.body["user"], call.body["pass"])
     seconds = call.resources.settings.v0_token_seconds
-    with call.write() as tx:
-        session = service.open_session(tx, principal, seconds=seconds, refreshable=False)
+    session = _opened(call, principal, seconds=seconds, refreshable=False)
     return {
         "token": _tokens().mint("access", principal.id, seconds=seconds, claims={"sid": session.id}),
         "token_type": "Bearer",
@@ -145,7 +150,26 @@ def get_me_by_name(call: Call) -> dict[str, Any]:
 
 def _logged_in(call: Call, login: str, password: str) -> Principal:
     hasher = passwords(call.resources.settings.password_cost)
-    return service.log_in(login, password, read=call.read, write=call.write, hasher=hasher)
+    try:
+        return service.log_in(login, password, read=call.read, write=call.write, hasher=hasher)
+    except LoginRefused as refusal:
+        call.introduce(_tried(login, refusal.principal), why=refusal.why)
+        raise
+
+
+def _tried(login: str, principal: Principal | None) -> Actor:
+    """Whom the trail says a refused login was for. Nobody has proved to be that."""
+    if principal is None:
+        return Actor(id="", kind=ActorKind.ANONYMOUS, name=hinted(login))
+    return Actor(id=principal.id, kind=principal.kind, name=principal.name)
+
+
+def _opened(call: Call, principal: Principal, *, seconds: int, refreshable: bool) -> LoginSession:
+    with call.write() as tx:
+        session = service.open_session(tx, principal, seconds=seconds, refreshable=refreshable)
+        call.introduce(_actor(principal, session.id))
+        call.audit("session.opened", resource_id=session.id, tx=tx)
+    return session
 
 
 def _pair(call: Call, principal: Principal, session: LoginSession) -> dict[str, Any]:

@@ -161,7 +161,8 @@ def verify(tx: Transaction, expected: Head | None = None) -> Verdict:
     audit_store.hold_still(tx)
     start = audit_store.anchor(tx)
     problem = _unexplained(tx, start)
-    walked = audit_chain.walk(audit_store.sealed(tx), start=start, expected=expected)
+    with audit_store.sealed(tx) as rows:
+        walked = audit_chain.walk(rows, start=start, expected=expected)
     return Verdict(start, walked.head, walked.rows, audit_store.count_unsealed(tx), problem or walked.problem)
 
 

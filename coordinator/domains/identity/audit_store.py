@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -129,11 +130,12 @@ def hold_still(tx: Transaction) -> None:
         tx.conn.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
-def sealed(tx: Transaction) -> Iterator[Mapping[str, Any]]:
+@contextmanager
+def sealed(tx: Transaction) -> Iterator[Iterator[Mapping[str, Any]]]:
     """Every sealed row in order of its sequence, a few at a time."""
-    # The options are the statement's: those of the connection would stay with it.
-    for row in tx.conn.execute(_SEALED.execution_options(yield_per=STREAMED_ROWS)):
-        yield row._asdict()
+    # Closed also by whoever stops half-way: on PostgreSQL the rest waits in a cursor of the server.
+    with tx.conn.execute(_SEALED.execution_options(yield_per=STREAMED_ROWS)) as rows:
+        yield (row._asdict() for row in rows)
 
 
 def prunings(tx: Transaction, limit: int) -> Sequence[str | None]:
@@ -165,7 +167,7 @@ def note_use(tx: Transaction, credential_id: str, address: str, day: date) -> bo
     """Whether this is the first time that day that the credential is used from there."""
     kind: Any = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
     fresh = kind.insert(audit_uses).values(credential_id=credential_id, address=address, day=day)
-    return tx.conn.execute(fresh.on_conflict_do_nothing()).rowcount == 1
+    return tx.conn.execute(fresh.on_conflict_do_nothing().returning(audit_uses.c.day)).first() is not None
 
 
 def forget_uses(tx: Transaction) -> int:

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 
 from coordinator.config import Settings
-from coordinator.domains.identity import store
+from coordinator.domains.identity import audit, store
+from coordinator.domains.identity.audit import Who
 from coordinator.domains.identity.passwords import Passwords, passwords
 from coordinator.domains.identity.rights import Role
 from coordinator.domains.identity.store import LoginSession, Principal
@@ -16,6 +17,7 @@ from shared.errors import Unauthenticated
 from shared.ids import new_id
 
 __all__ = [
+    "LoginRefused",
     "LoginSession",
     "Principal",
     "add_principal",
@@ -33,6 +35,15 @@ PURGE_BATCH = 1000
 Begin = Callable[[], AbstractContextManager[Transaction]]
 
 
+class LoginRefused(Unauthenticated):
+    """The same to every caller; `principal` and `why` are for the audit trail alone."""
+
+    def __init__(self, principal: Principal | None, why: str) -> None:
+        super().__init__("name or password is wrong")
+        self.principal = principal
+        self.why = why
+
+
 def log_in(login: str, password: str, *, read: Begin, write: Begin, hasher: Passwords) -> Principal:
     """The principal with this name or e-mail address and password.
 
@@ -43,11 +54,17 @@ def log_in(login: str, password: str, *, read: Begin, write: Begin, hasher: Pass
         found = store.find_by_login(tx, login)
     right = hasher.matches(found.password_hash if found else None, password)
     if found is None or not right or not found.active:
-        raise Unauthenticated("name or password is wrong")
+        raise LoginRefused(found, _why_refused(found, right))
     renewed = hasher.hash(password) if hasher.is_outdated(found.password_hash or "") else None
     with write() as tx:
         store.record_login(tx, found.id, renewed)
     return found
+
+
+def _why_refused(found: Principal | None, right: bool) -> str:
+    if found is None:
+        return "nobody has this name"
+    return "the principal is switched off" if right else "the password is wrong"
 
 
 def find_active(tx: Transaction, principal_id: str) -> Principal | None:
@@ -69,7 +86,7 @@ def open_session(tx: Transaction, principal: Principal, *, seconds: int, refresh
     return session
 
 
-def renew_session(tx: Transaction, shown: LoginSession, *, seconds: int) -> LoginSession | None:
+def renew_session(tx: Transaction, shown: LoginSession, *, seconds: int, by: Who) -> LoginSession | None:
     """The session with its next refresh token, if `shown` holds the current one.
 
     An older one means that two parties hold tokens of one login, and one of them stole theirs: the session ends,
@@ -78,7 +95,9 @@ def renew_session(tx: Transaction, shown: LoginSession, *, seconds: int) -> Logi
     renewed = LoginSession(shown.id, shown.principal_id, new_id())
     if store.exchange_refresh(tx, shown, renewed.refresh_id or "", tx.now + timedelta(seconds=seconds)):
         return renewed
-    store.revoke_session(tx, shown.id)
+    if store.revoke_session(tx, shown.id):
+        told = "one of its refresh tokens was shown a second time"
+        audit.record(tx, audit.named(tx, by), "session.ended", resource_id=shown.id, message=told)
     return None
 
 
@@ -122,7 +141,7 @@ def ensure_admin(tx: Transaction, settings: Settings) -> Principal:
     if found is not None:
         return found
     secret = settings.admin_password.get_secret_value()
-    return add_principal(
+    made = add_principal(
         tx,
         kind="user",
         name=settings.admin_name,
@@ -131,3 +150,6 @@ def ensure_admin(tx: Transaction, settings: Settings) -> Principal:
         full_name="Administrator",
         password_hash=passwords(settings.password_cost).hash(secret),
     )
+    told = {"name": made.name, "email": made.email, "role": made.role}
+    audit.record(tx, audit.SYSTEM, "user.created", resource_id=made.id, after=told)
+    return made

@@ -115,12 +115,14 @@ def exchange_refresh(tx: Transaction, session: LoginSession, new_refresh_id: str
     return done.rowcount == 1
 
 
-def revoke_session(tx: Transaction, session_id: str) -> None:
-    tx.conn.execute(
+def revoke_session(tx: Transaction, session_id: str) -> bool:
+    """End a session; whether it had not ended before."""
+    done = tx.conn.execute(
         update(login_sessions)
         .where(login_sessions.c.id == session_id, login_sessions.c.revoked_at.is_(None))
         .values(revoked_at=tx.now)
     )
+    return done.rowcount == 1
 
 
 def delete_expired_sessions(tx: Transaction, limit: int) -> int:
