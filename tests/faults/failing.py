@@ -5,8 +5,9 @@
 
 The product knows nothing of this: named functions are wrapped before the program's own `main` runs. A place is armed by
 a file of its name in the directory that LONGSHORE_TEST_CONTROL names; whoever comes by removes the file and dies by
-SIGKILL. LONGSHORE_TEST_WITHOUT names rules that are taken away, to show that the tests notice. The file `skew` holds
-seconds that are added to the program's clock.
+SIGKILL. LONGSHORE_TEST_WITHOUT names rules that are taken away, to show that the tests notice. The files
+`skew-coordinator` and `skew-worker` hold seconds that are added to the time of day as the program sees it.
+LONGSHORE_TEST_FACTOR scales timings that are no settings.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from tests.faults.rules import WITHOUT
 
 CONTROL = "LONGSHORE_TEST_CONTROL"
 WITHOUT_VARIABLE = "LONGSHORE_TEST_WITHOUT"
-SKEW = "skew"
+FACTOR = "LONGSHORE_TEST_FACTOR"
+SKEW = "skew-"
 STRUCK = "struck"
 
 Program = Literal["serve", "dispatch", "worker"]
@@ -63,6 +65,8 @@ POINTS: tuple[Point, ...] = (
     Point("beat-committed", "serve", f"{_QUEUE}:heartbeat", "committed", "work"),
     Point("cancel-written", "serve", f"{_QUEUE}:cancel", "after", "cancel"),
     Point("cancel-committed", "serve", f"{_QUEUE}:cancel", "committed", "cancel"),
+    Point("redrive-written", "serve", "coordinator.domains.queue.redriving:redrive", "after", "redrive"),
+    Point("redrive-committed", "serve", "coordinator.domains.queue.redriving:redrive", "committed", "redrive"),
     Point("lead-taken", "dispatch", "coordinator.domains.queue.leadership:campaign", "after", "lead"),
     Point("place-written", "dispatch", f"{_DISPATCHER}:place", "after", "work"),
     Point("place-committed", "dispatch", f"{_DISPATCHER}:place", "committed", "work"),
@@ -77,6 +81,10 @@ POINTS: tuple[Point, ...] = (
     Point("report-kept", "worker", "worker.uplink:Uplink._keep", "after", "work"),
     Point("computer-made", "worker", "worker.jobs.computers:Computers.rent", "after", "work"),
 )
+
+
+CONSTANTS = ("worker.heartbeat:TIMEOUT", "worker.heartbeat:BEFORE_FIRST_REPLY")
+"""Timings in seconds that are no settings, and that faults run into."""
 
 
 def points(program: Program) -> list[Point]:
@@ -94,7 +102,10 @@ def main() -> None:
         for target, replacement in WITHOUT[rule].items():
             if target.startswith(package):
                 _replace(target, replacement)
-    _shift_clock(control / SKEW)
+    for target in CONSTANTS:
+        if target.startswith(package):
+            _replace(target, lambda seconds: seconds / float(os.environ.get(FACTOR, "1")))
+    _shift_clock(control / f"{SKEW}{package}")
     sys.argv = [package, *arguments]
     runpy.run_module(package, run_name="__main__", alter_sys=True)
 

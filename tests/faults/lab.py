@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -94,6 +94,16 @@ class Lab:
 
         wait_until(asked, what=what, seconds=self.stack.tempo.within(real_seconds))
         return time.monotonic() - began
+
+    def until_state(self, jobs: Collection[str], *states: str, real_seconds: float) -> float:
+        """Wait until each of these jobs is in one of these states."""
+        reader = self.stack.reader
+
+        def are_there() -> bool:
+            return all(job["state"] in states for job in jobs_of(reader, jobs))
+
+        what = f"{len(jobs)} jobs that are {' or '.join(states)}"
+        return self.until(are_there, what=what, real_seconds=real_seconds)
 
     def until_hears(self, node: Node) -> float:
         """Wait until this node works again."""

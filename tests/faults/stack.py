@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.faults.failing import CONTROL, STRUCK, WITHOUT_VARIABLE
+from tests.faults.disk import SmallDisk
+from tests.faults.failing import CONTROL, FACTOR, SKEW, STRUCK, WITHOUT_VARIABLE
 from tests.faults.network import Network
 from tests.faults.reader import Reader, reader_of
 from tests.faults.tempo import Tempo
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 PASSWORD = "the admin of the faults"
 DOCKER_HOST = "DOCKER_HOST"
 LIVELY = Tempo()
+STORE_BYTES, HOME_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 _READY_SECONDS = 60.0
 _MEMORY = Path("/dev/shm")
 
@@ -46,8 +48,8 @@ class Plan:
     """Each node in a network namespace of its own, so that it can be cut off."""
     driver: str = "process"
     has_shifted_clocks: bool = False
-    database_bytes: int | None = None
-    """A file system of this size for the database, which can be filled up."""
+    has_small_disks: bool = False
+    """The database, and each node's home, on a file system of its own that can be filled up."""
     without: tuple[str, ...] = ()
     """Rules that are turned off: what the invariants say then shows that they see."""
     settings: tuple[tuple[str, str], ...] = ()
@@ -135,6 +137,7 @@ class Stack:
     dispatchers: list[Part]
     postgres: PostgresCluster | None = None
     network: Network | None = None
+    disks: dict[str, SmallDisk] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
 
     @property
@@ -201,7 +204,7 @@ class Stack:
         for part in (self.serve, *self.dispatchers, *self.nodes):
             part.start()
         for path in self.control.iterdir():
-            if path.name not in ("skew", STRUCK):
+            if not path.name.startswith((SKEW, STRUCK)):
                 path.unlink(missing_ok=True)
 
     def arm(self, point: str) -> None:
@@ -223,6 +226,8 @@ class Stack:
         if self.postgres is not None:
             self.postgres.stop()
         self.redis.stop()
+        for disk in self.disks.values():
+            disk.close()
 
     def computers(self) -> list[psutil.Process]:
         """Processes of sandboxes that are on the machine, whoever still knows of them."""
@@ -246,6 +251,8 @@ class Stack:
         token = self.post("/api/v1/admin/enrolment-tokens")["token"]
         home = self.directory / name
         home.mkdir()
+        if self.plan.has_small_disks:
+            self.disks[name] = SmallDisk(home, HOME_BYTES)
         words = ["--coordinator", f"http://{self.host}:{self.url.rpartition(':')[2]}", "--name", name]
         words += ["--home", str(home), "--slots", str(self.plan.slots), "--driver", self.plan.driver]
         prefix = self.network.join(name) if self.network is not None else []
@@ -270,9 +277,10 @@ def running(plan: Plan, **variables: str) -> Iterator[Stack]:
     directory = processes.scratch_directory("faults", below=_MEMORY if _MEMORY.is_dir() else None)
     (directory / "control").mkdir()
     if plan.has_shifted_clocks:
-        (directory / "control" / "skew").write_text("0")
+        for package in ("coordinator", "worker"):
+            (directory / "control" / f"{SKEW}{package}").write_text("0")
     redis = RedisServer()
-    postgres = PostgresCluster() if plan.database == "postgresql" else None
+    postgres = PostgresCluster(durable=True) if plan.database == "postgresql" else None
     network = Network() if plan.is_networked else None
     host = "127.0.0.1" if network is None else network.host
     stack = _make(plan, directory, redis, postgres, network, host, variables)
@@ -295,6 +303,7 @@ def _make(
     port = free_port()
     database = postgres.create_database() if postgres else f"sqlite:///{directory / 'store' / 'longshore.db'}"
     (directory / "store").mkdir()
+    disks = {"store": SmallDisk(directory / "store", STORE_BYTES)} if plan.has_small_disks else {}
     env = {
         **{key: value for key, value in os.environ.items() if not key.startswith("LONGSHORE_")},
         **plan.tempo.variables(),
@@ -309,6 +318,7 @@ def _make(
         "LONGSHORE_WEB_THREADS": "16",
         "LONGSHORE_LOG_FORMAT": "json",
         "LONGSHORE_COMPUTER_IMAGE": "longshore-computer",
+        FACTOR: str(plan.tempo.factor),
         CONTROL: str(directory / "control"),
         WITHOUT_VARIABLE: ",".join(plan.without),
         **dict(plan.settings),
@@ -334,6 +344,7 @@ def _make(
         dispatchers=[make(f"dispatch-{number + 1}", "dispatch") for number in range(plan.dispatchers)],
         postgres=postgres,
         network=network,
+        disks=disks,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.row import Row
-from tests.faults.rows import broker, processes
+from tests.faults.rows import broker, networks, people, processes, stores
 
-ROWS: tuple[Row, ...] = (*processes.ROWS, *broker.ROWS)
+_ALL = (*processes.ROWS, *broker.ROWS, *stores.ROWS, *networks.ROWS, *people.ROWS)
+ROWS: tuple[Row, ...] = tuple(sorted(_ALL, key=lambda row: row.key))

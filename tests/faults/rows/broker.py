@@ -102,7 +102,7 @@ def _use_api(lab: Lab, client: object, tally: Tally, *, seconds: float) -> None:
 def _until_work_flows(lab: Lab, tally: Tally) -> float:
     job_id = lab.submit("true")
     tally.jobs.add(job_id)
-    return lab.until(lambda: lab.state(job_id) == "succeeded", what="work that flows again", real_seconds=60)
+    return lab.until_state([job_id], "succeeded", real_seconds=60)
 
 
 def forge(lab: Lab, random: Random, count: int) -> Tally:

@@ -10,4 +10,9 @@ PATIENT = (
 )
 
 ON_SQLITE = Plan(settings=PATIENT)
-ON_POSTGRESQL = Plan(database="postgresql", dispatchers=2, settings=PATIENT)
+ON_NETWORKS = Plan(is_networked=True, settings=PATIENT)
+WITH_CLOCKS = Plan(has_shifted_clocks=True, settings=PATIENT)
+WITH_DISKS = Plan(has_small_disks=True, nodes=2, settings=PATIENT)
+STRICT = Plan(settings=(("LONGSHORE_INFRA_MAX_ATTEMPTS", "100"), ("LONGSHORE_REDRIVE_PER_SECOND", "200")))
+"""The rule about poison as it is by default."""
+ON_POSTGRESQL = Plan(database="postgresql", dispatchers=2, settings=(*PATIENT, ("LONGSHORE_REDRIVE_PER_SECOND", "200")))

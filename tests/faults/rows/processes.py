@@ -32,7 +32,7 @@ def kill_daemons(lab: Lab, random: Random, count: int) -> Tally:
 
 
 NODE_POINTS = [point for point in POINTS if point.program == "worker"]
-COORDINATOR_POINTS = [point for point in POINTS if point.program != "worker"]
+COORDINATOR_POINTS = [point for point in POINTS if point.program != "worker" and point.happens != "redrive"]
 
 
 def kill_nodes_at_points(lab: Lab, random: Random, count: int) -> Tally:
