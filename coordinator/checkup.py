@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import redis
 from sqlalchemy import func, select
 
+from coordinator.broker_advice import advise
 from coordinator.config import Settings, SettingsError
 from coordinator.resources import LOCAL_REDIS, Resources, make_resources
 from coordinator.store import migrate
 from shared.errors import LongshoreError
+from shared.queue import logins
 from shared.queue.broker import parse_broker
+from shared.queue.logins import LoginsRefused
 
 MIN_FREE_BYTES = 1024**3
 MAX_SKEW = timedelta(seconds=2)
@@ -49,7 +52,7 @@ def examine(settings: Settings) -> list[Finding]:
 def _with(resources: Resources, redis_shown: str) -> Iterator[Finding]:
     looks: list[Callable[[], Iterator[Finding]]] = [
         lambda: _database(resources),
-        lambda: _redis(resources.redis, redis_shown),
+        lambda: _redis(resources, redis_shown),
         lambda: _storage(resources),
         lambda: _clock(resources),
     ]
@@ -88,30 +91,49 @@ def _database(resources: Resources) -> Iterator[Finding]:
     yield Finding("migrations", not problems, "; ".join(problems) or "the schema is the one of this version")
 
 
-def _redis(connection: redis.Redis, shown: str) -> Iterator[Finding]:
+def _redis(resources: Resources, shown: str) -> Iterator[Finding]:
     try:
-        connection.ping()
+        resources.redis.ping()
     except (redis.RedisError, OSError) as error:
         hint = "" if shown != "127.0.0.1:6379/0" else " (LONGSHORE_REDIS_URL names another)"
         yield Finding("redis", False, f"{shown} does not answer: {error}{hint}")
         return
     yield Finding("redis", True, shown)
-    yield from _redis_settings(connection)
+    yield from _redis_settings(resources.redis, resources.settings)
 
 
-def _redis_settings(connection: redis.Redis) -> Iterator[Finding]:
-    wanted = {
-        "maxmemory-policy": ("noeviction", "a full Redis would throw tickets away in silence"),
-        "appendonly": ("yes", "a restart would forget the tickets under way, until they are sent again"),
-    }
-    for name, (value, otherwise) in wanted.items():
-        try:
-            found = connection.config_get(name).get(name)
-        except (redis.RedisError, OSError):
-            yield Finding(f"redis {name}", None, f"may not be asked here; it should be {value}")
-            continue
-        right = found == value
-        yield Finding(f"redis {name}", right, str(found) if right else f"{found}, should be {value}: {otherwise}")
+def _redis_settings(connection: redis.Redis, settings: Settings) -> Iterator[Finding]:
+    try:
+        for advice in advise(connection):
+            yield Finding(f"redis {advice.name}", advice.is_right, advice.message)
+        yield _node_logins(connection, settings)
+        yield _open_door(settings)
+    except (redis.RedisError, OSError) as error:
+        yield Finding("redis", False, f"stopped answering: {error}")
+
+
+def _node_logins(connection: redis.Redis, settings: Settings) -> Finding:
+    mode, name = settings.node_broker_logins, "node logins"
+    if mode == "shared":
+        return Finding(name, None, "LONGSHORE_NODE_BROKER_LOGINS=shared: all nodes have one login to Redis")
+    try:
+        logins.try_out(connection)
+    except LoginsRefused as error:
+        without = "nodes get none" if mode == "own" else "all nodes share one"
+        return Finding(name, False if mode == "own" else None, f"Redis makes no logins for us, {without}: {error}")
+    return Finding(name, True, "each approved node gets a login of its own, good for its own queue")
+
+
+def _open_door(settings: Settings) -> Finding:
+    """Logins of nodes protect nothing where nobody needs one."""
+    broker = replace(parse_broker(settings.redis_url or LOCAL_REDIS), username=None, password=None)
+    try:
+        with broker.client() as stranger:
+            stranger.ping()
+    except redis.RedisError:
+        return Finding("redis without login", True, "refused")
+    told = "anybody who reaches this Redis may do anything there: give its default user a password"
+    return Finding("redis without login", False if settings.env == "production" else None, told)
 
 
 def _storage(resources: Resources) -> Iterator[Finding]:

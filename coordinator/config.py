@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     database_url: str = ""
     redis_url: str = ""
     node_redis_url: str = ""
+    node_broker_logins: Literal["auto", "own", "shared"] = "auto"
     storage_url: str = ""
     storage_access_key: SecretStr = SecretStr("")
     storage_secret_key: SecretStr = SecretStr("")
@@ -73,6 +74,7 @@ class Settings(BaseSettings):
     heartbeat_misses: int = Field(3, ge=1)
     vitals_every_seconds: float = Field(60.0, gt=0)
     vitals_days: float = Field(7.0, gt=0)
+    canary_seconds: float = Field(30.0, gt=0)
     lease_seconds: float = Field(30.0, gt=0)
     leader_seconds: float = Field(10.0, gt=0)
     sweep_seconds: float = Field(2.0, gt=0)

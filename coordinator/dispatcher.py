@@ -15,6 +15,7 @@ from typing import Any
 import redis
 import structlog
 
+from coordinator.broker_keeper import PROBE_SECONDS, BrokerKeeper
 from coordinator.domains.fleet import service as fleet
 from coordinator.domains.queue import leadership
 from coordinator.domains.queue.leadership import NotLeading, Term
@@ -56,6 +57,7 @@ class Dispatcher:
         self._occasions = Occasions()
         self._sharing = Sharing(self._settings.fairness_seconds, self._settings.space_max_active)
         self._relay = Relay(resources.redis)
+        self._keeper = BrokerKeeper(resources, self._relay, term=lambda: self._term, on_back=self._on_broker_back)
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -67,6 +69,7 @@ class Dispatcher:
         """Work until `stop`; resigns on the way out."""
         listener = threading.Thread(target=self._listen, name="nudges", daemon=True)
         listener.start()
+        self._keeper.start()
         log.info("dispatcher.started", holder=self._holder)
         try:
             while not self._stop.is_set():
@@ -76,6 +79,7 @@ class Dispatcher:
         finally:
             self._stop.set()
             self._resign()
+            self._keeper.close()
             listener.join()
             log.info("dispatcher.stopped")
 
@@ -120,6 +124,7 @@ class Dispatcher:
                     return
                 log.info("dispatcher.leads", epoch=self._term.epoch)
                 self._sweep_at = 0.0
+                self._keeper.look()
             else:
                 leadership.renew(tx, self._term, seconds=self._settings.leader_seconds)
         self._renew_at = now + self._settings.leader_seconds / 3
@@ -127,8 +132,8 @@ class Dispatcher:
     def _place_all(self, term: Term) -> None:
         """Place until nothing more fits. A broker that is away stops it: jobs wait in the queue, not on their way."""
         while not self._stop.is_set():
-            if self._relay.is_broken and not self._relay.answers():
-                # Looked at again by the next sweep; what is due meanwhile must not keep this loop turning.
+            if self._relay.is_broken:
+                # The keeper wakes us when it is back; what is due meanwhile must not keep this loop turning.
                 self._due_at = float("inf")
                 return
             placed = self._place(term)
@@ -194,20 +199,31 @@ class Dispatcher:
         except LongshoreError as error:
             log.warning("dispatcher.resign_failed", error=error.message)
 
+    def _on_broker_back(self) -> None:
+        """Place what waited, and send what could not be sent, without waiting for anything else."""
+        self._sweep_at = 0.0
+        self._wake.set()
+
     def _listen(self) -> None:
         """Turn nudges on the channel into wake-ups; without Redis the sweep interval wakes instead."""
+        is_deaf = False
         while not self._stop.is_set():
             try:
                 with self._resources.redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
                     channel.subscribe(NUDGE_CHANNEL)
+                    is_deaf = False
+                    # It may have been started anew, without the logins of nodes; and nudges were missed.
+                    self._keeper.look()
                     self._wake.set()
                     while not self._stop.is_set():
                         if (nudge := channel.get_message(timeout=1.0)) is not None:
                             self._occasions.heard(_text(nudge["data"]))
                             self._wake.set()
             except (redis.RedisError, OSError) as error:
-                log.warning("dispatcher.deaf", error=type(error).__name__)
-                self._stop.wait(1.0)
+                if not is_deaf:
+                    log.warning("dispatcher.deaf", error=type(error).__name__)
+                is_deaf = True
+                self._stop.wait(PROBE_SECONDS)
 
 
 def _text(raw: Any) -> str:

@@ -9,12 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 import redis
-import structlog
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from coordinator.config import Settings
 from coordinator.domains.tasks.storage import Storage, make_storage
+from coordinator.signal_line import SignalLine
 from coordinator.store.database import Database
 from shared.clock import Clock, SystemClock
 from shared.queue.broker import parse_broker
@@ -22,8 +22,6 @@ from shared.queue.names import LIVE_CHANNEL, NUDGE_CHANNEL
 
 REDIS_TIMEOUT_SECONDS = 2.0
 LOCAL_REDIS = "redis://127.0.0.1:6379/0"
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Resources:
     database: Database
     clock: Clock
     redis: redis.Redis
+    signals: SignalLine
     storage: Storage
     nudge: Callable[[str], None]
 
@@ -43,23 +42,13 @@ class Resources:
 
 
 class Nudge:
-    """Tells the dispatcher that there is something to do. Losing one costs a sweep interval, so it never raises."""
+    """Tells the dispatcher that there is something to do. Losing one costs a sweep interval."""
 
-    PAUSE_SECONDS = 1.0
-
-    def __init__(self, connection: redis.Redis) -> None:
-        self._redis = connection
-        self._silent_until = 0.0
+    def __init__(self, line: SignalLine) -> None:
+        self._line = line
 
     def __call__(self, reason: str) -> None:
-        # An absent Redis must not add its connect timeout to every request, hence the pause after a failure.
-        if time.monotonic() < self._silent_until:
-            return
-        try:
-            self._redis.publish(NUDGE_CHANNEL, reason)
-        except (redis.RedisError, OSError) as error:
-            self._silent_until = time.monotonic() + self.PAUSE_SECONDS
-            log.warning("nudge.lost", reason=reason, error=type(error).__name__)
+        self._line.send("nudge", lambda client: client.publish(NUDGE_CHANNEL, reason))
 
 
 class Bell:
@@ -67,8 +56,8 @@ class Bell:
 
     PAUSE_SECONDS = 1.0
 
-    def __init__(self, connection: redis.Redis) -> None:
-        self._redis = connection
+    def __init__(self, line: SignalLine) -> None:
+        self._line = line
         self._silent_until = 0.0
 
     def __call__(self) -> None:
@@ -76,12 +65,7 @@ class Bell:
         # somebody has come. Whoever begins to listen looks for itself during that second.
         if time.monotonic() < self._silent_until:
             return
-        try:
-            heard_by = self._redis.publish(LIVE_CHANNEL, b"")
-        except (redis.RedisError, OSError) as error:
-            heard_by = 0
-            log.warning("bell.unheard", error=type(error).__name__)
-        if not heard_by:
+        if not self._line.send("bell", lambda client: client.publish(LIVE_CHANNEL, b"")):
             self._silent_until = time.monotonic() + self.PAUSE_SECONDS
 
 
@@ -95,17 +79,19 @@ def make_resources(settings: Settings, **overrides: Any) -> Resources:
     """The real resources for these settings; `overrides` replace single parts. Connects to nothing yet."""
     clock = overrides.get("clock") or SystemClock()
     connection = overrides.get("redis") or connect_redis(settings.redis_url)
+    signals = SignalLine(connection)
     parts: dict[str, Any] = {
         "settings": settings,
         "clock": clock,
         "redis": connection,
+        "signals": signals,
         "storage": make_storage(settings),
-        "nudge": Nudge(connection),
+        "nudge": Nudge(signals),
     }
     if "database" not in overrides:
         parts["database"] = Database(settings.database_url, clock=clock, pool_size=settings.web_threads)
     made = Resources(**(parts | overrides))
-    made.database.bell = Bell(made.redis)
+    made.database.bell = Bell(made.signals)
     return made
 
 

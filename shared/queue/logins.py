@@ -7,6 +7,7 @@ send messages nor fill the broker's memory, and it can see nothing of others.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -70,7 +71,7 @@ def grant(client: redis.Redis, passwords: Mapping[str, str], *, database: int) -
 
 
 def withdraw(client: redis.Redis, node_ids: Sequence[str]) -> None:
-    """Take the logins of these nodes away: whatever is connected by them ends now. Their queues go with them."""
+    """Take the logins of these nodes away: whatever is connected by them ends now."""
     try:
         with client.pipeline(transaction=False) as pipe:
             command: Command = pipe.execute_command
@@ -80,10 +81,15 @@ def withdraw(client: redis.Redis, node_ids: Sequence[str]) -> None:
                 command("ACL SETUSER", name, "reset")
                 command("CLIENT KILL", "USER", name)
                 command("ACL DELUSER", name)
-                pipe.delete(node_queue(node_id))
             pipe.execute()
     except ResponseError as error:
         raise LoginsRefused(_reason(error)) from error
+
+
+def try_out(client: redis.Redis) -> None:
+    """Do everything that keeping logins takes, to a login that nobody has; LoginsRefused when something may not be."""
+    known(client)
+    withdraw(client, [f"nobody-{secrets.token_hex(8)}"])
 
 
 def known(client: redis.Redis) -> dict[str, str]:

@@ -19,6 +19,7 @@ from coordinator.domains.queue.models import leaders
 from coordinator.http import metrics
 from coordinator.http.metrics import GaugeSample
 from coordinator.resources import Nudge, Resources
+from coordinator.signal_line import SignalLine
 from coordinator.store.database import Database, Transaction
 from shared import __version__
 from shared.clock import FrozenClock
@@ -196,7 +197,7 @@ class TestNudge:
         listener.subscribe(NUDGE_CHANNEL)
         while listener.get_message(timeout=5) is not None:
             pass
-        Nudge(redis)("submitted")
+        Nudge(SignalLine(redis))("submitted")
         message = listener.get_message(timeout=5)
         listener.close()
         assert message is not None
@@ -212,7 +213,7 @@ class TestNudge:
             return real(channel, message)
 
         monkeypatch.setattr(nowhere, "publish", counting)
-        nudge = Nudge(nowhere)
+        nudge = Nudge(SignalLine(nowhere, probe_seconds=3600))
         nudge("one")
         nudge("two")
         assert tries == ["one"]

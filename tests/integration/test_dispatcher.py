@@ -44,7 +44,7 @@ def settings(settings: Settings) -> Settings:
 @pytest.fixture
 def resources(resources: Resources, database: Database) -> Resources:
     database.clock = SystemClock()
-    return replace(resources, clock=SystemClock(), nudge=Nudge(resources.redis))
+    return replace(resources, clock=SystemClock(), nudge=Nudge(resources.signals))
 
 
 @pytest.fixture

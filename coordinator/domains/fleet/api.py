@@ -404,6 +404,7 @@ def _view(node: Node, now: Standing) -> dict[str, Any]:
         "vitals": node.vitals,
         "docker_ok": node.docker_ok,
         "queue_ok": node.queue_ok,
+        "broker_login": node.broker_login if node.is_approved else None,
         "last_seen_at": seen,
         "last_heartbeat": seen,
         "approved_at": rfc3339(node.approved_at) if node.approved_at else None,

@@ -45,6 +45,7 @@ nodes = Table(
     Column("vitals", Document),
     Column("docker_ok", Boolean),
     Column("queue_ok", Boolean),
+    Column("broker_login", String(16)),
     Column("canaries_heard", Integer, nullable=False, server_default="0"),
     Column("canaries_missed", Integer, nullable=False, server_default="0"),
     time_column("last_seen_at", nullable=True),

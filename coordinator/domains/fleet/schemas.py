@@ -258,6 +258,7 @@ class NodeView(View):
     vitals = fields.Dict(allow_none=True)
     docker_ok = fields.Boolean(allow_none=True)
     queue_ok = fields.Boolean(allow_none=True)
+    broker_login = fields.String(allow_none=True, validate=validate.OneOf(["own", "shared", "refused"]))
     last_seen_at = Moment(allow_none=True)
     last_heartbeat = Moment(allow_none=True)
     approved_at = Moment(allow_none=True)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from coordinator.config import Settings
-from coordinator.domains.fleet import store
+from coordinator.domains.fleet import broker_access, canaries, store
 from coordinator.domains.fleet.states import NODE, NodeStatus
 from coordinator.domains.fleet.store import Node
 from coordinator.domains.queue import service as queue
@@ -97,22 +97,30 @@ def beat(tx: Transaction, resources: Resources, node_id: str, told: Heartbeat) -
     if node is None:
         raise NotFound(f"there is no worker {node_id}")
     restarted = bool(told.epoch) and node.epoch not in (None, told.epoch)
-    store.beat(tx, node_id, _facts_of(tx, told))
-    status = _move(tx, resources, node, _status_for(node, told), _status_reason(node, told))
+    hearing = canaries.judge(node, told, restarted=restarted, canary_seconds=resources.settings.canary_seconds)
+    if hearing.is_deaf:
+        told = replace(told, queue_ok=False)
+    store.beat(tx, node_id, _facts_of(tx, told) | dict(hearing.columns))
+    without_login = broker_access.is_refused(resources.settings, node)
+    status = _move(tx, resources, node, *_standing(node, told, without_login=without_login))
     _remember_vitals(tx, resources.settings, node_id, told)
     if not node.is_approved:
         # Somebody may be about to approve it, and nothing else would tell it so.
-        reply = _reply(resources.settings, node, status)
-        return replace(reply, heartbeat_seconds=min(reply.heartbeat_seconds, PENDING_BEAT_SECONDS))
+        return _soon(_reply(resources.settings, node, status))
     wants = queue.heartbeat(tx, resources, node_id=node_id, held=told.attempts, restarted=restarted)
-    return replace(
+    url = broker_access.url_of(resources, node)
+    reply = replace(
         _reply(resources.settings, node, status),
-        broker=resources.settings.node_redis_url or resources.settings.redis_url or None,
+        broker=url,
         queue=node_queue(node_id),
         drain=bool(node.is_draining),
+        restart_consumer=hearing.needs_restart,
         attempts=wants,
         limits=_limits(resources.settings),
     )
+    # Its login is being made; until it is, nothing reaches it.
+    is_awaited = url is None and not without_login and resources.settings.redis_url
+    return _soon(reply) if is_awaited else reply
 
 
 def approve(
@@ -132,8 +140,11 @@ def approve(
     changes |= {"group_name": group} if group is not None else {}
     changes |= {"labels": dict(labels)} if labels is not None else {}
     changes |= {"slots": slots} if slots is not None else {}
+    if is_approved and not node.is_approved:
+        # Its login to the broker is bound to this moment.
+        changes |= {"approved_at": tx.now, "approved_by": by, "canaries_missed": 0}
+        changes |= {"broker_login": broker_access.at_first(resources.settings)}
     if is_approved:
-        changes |= {"approved_at": tx.now, "approved_by": by}
         heard = node.last_seen_at is not None and tx.now - node.last_seen_at <= _patience(resources.settings)
         target = NodeStatus(node.status)
         if not node.is_approved:
@@ -142,7 +153,9 @@ def approve(
     else:
         _move(tx, resources, store.change(tx, node, **changes), NodeStatus.pending, "rejected by an admin")
         queue.abandon_node(tx, resources, node_id, reason_code="node_rejected", message="its node was cut off")
+    # Called first: cut off, it hears nothing more.
     queue.call_node(tx, resources, node_id)
+    broker_access.settle_after(tx, resources, node_id)
     queue.nudge(tx, resources, "fleet")
     return get(tx, node_id)
 
@@ -154,6 +167,7 @@ def remove(tx: Transaction, resources: Resources, node_id: str) -> None:
     _move(tx, resources, node, NodeStatus.removed, "removed by an admin")
     queue.abandon_node(tx, resources, node_id, reason_code="node_removed", message="its node was removed")
     queue.call_node(tx, resources, node_id)
+    broker_access.settle_after(tx, resources, node_id)
 
 
 def drain(tx: Transaction, resources: Resources, node_id: str, *, is_draining: bool) -> Node:
@@ -289,6 +303,13 @@ def _move(tx: Transaction, resources: Resources, node: Node, target: NodeStatus,
     return target
 
 
+def _standing(node: Node, told: Heartbeat, *, without_login: bool) -> tuple[NodeStatus, str | None]:
+    """The node's status and why."""
+    if node.is_approved and without_login:
+        return NodeStatus.error, "the broker makes no login of its own for it, and no other is allowed"
+    return _status_for(node, told), _status_reason(node, told)
+
+
 def _status_for(node: Node, told: Heartbeat) -> NodeStatus:
     if not node.is_approved:
         return NodeStatus.pending
@@ -349,6 +370,11 @@ def _remember_vitals(tx: Transaction, settings: Settings, node_id: str, told: He
         "slots_used": told.slots_used,
     }
     store.add_vitals(tx, row, every_seconds=settings.vitals_every_seconds)
+
+
+def _soon(reply: HeartbeatReply) -> HeartbeatReply:
+    """The same, with the next heartbeat wanted soon."""
+    return replace(reply, heartbeat_seconds=min(reply.heartbeat_seconds, PENDING_BEAT_SECONDS))
 
 
 def _reply(settings: Settings, node: Node, status: NodeStatus) -> HeartbeatReply:

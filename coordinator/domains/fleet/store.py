@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ Node = Any
 _CREDENTIAL = select(
     nodes.c.id, nodes.c.name, nodes.c.status, nodes.c.is_approved, nodes.c.credential_hash, nodes.c.epoch
 ).where(nodes.c.id == bindparam("id"))
+_HERE = [str(status) for status in (NodeStatus.online, NodeStatus.maintenance, NodeStatus.error)]
 _PRESENT = select(nodes).where(nodes.c.status != str(NodeStatus.removed)).order_by(nodes.c.id)
 
 
@@ -63,10 +64,48 @@ def page(tx: Transaction, request: PageRequest, *, status: str | None, group: st
     return fetch_page(tx, select(nodes).where(*where).order_by(nodes.c.id.desc()), request)
 
 
+def locked(tx: Transaction, node_ids: Collection[str]) -> Sequence[Node]:
+    """These nodes, locked in the order of their ids."""
+    query = select(nodes).where(nodes.c.id.in_(node_ids)).order_by(nodes.c.id)
+    return tx.conn.execute(query.with_for_update()).all()
+
+
+def approved(tx: Transaction) -> Sequence[Any]:
+    """Approved nodes, with what their logins to the broker follow from."""
+    columns = (nodes.c.id, nodes.c.is_approved, nodes.c.approved_at, nodes.c.broker_login)
+    return tx.conn.execute(select(*columns).where(nodes.c.is_approved)).all()
+
+
+def existing(tx: Transaction, node_ids: Collection[str]) -> frozenset[str]:
+    """Those of the ids that are nodes, removed ones too."""
+    if not node_ids:
+        return frozenset()
+    return frozenset(tx.conn.scalars(select(nodes.c.id).where(nodes.c.id.in_(node_ids))))
+
+
+def note_logins(tx: Transaction, made: Mapping[str, str | None]) -> None:
+    """Write down what became of the logins of nodes (id → what), where that is news."""
+    for value in set(made.values()):
+        ids = [node_id for node_id, found in made.items() if found == value]
+        statement = update(nodes).where(nodes.c.id.in_(ids), nodes.c.broker_login.is_distinct_from(value))
+        tx.conn.execute(statement.values(broker_login=value))
+
+
+def listening(tx: Transaction) -> Sequence[Any]:
+    """Approved nodes that are here: id and canaries that they have not answered."""
+    query = select(nodes.c.id, nodes.c.canaries_missed).where(nodes.c.is_approved, nodes.c.status.in_(_HERE))
+    return tx.conn.execute(query).all()
+
+
+def miss_canary(tx: Transaction, node_ids: Collection[str]) -> None:
+    """Count a canary for each of them."""
+    more = {"canaries_missed": nodes.c.canaries_missed + 1}
+    tx.conn.execute(update(nodes).where(nodes.c.id.in_(node_ids)).values(more))
+
+
 def silent_since(tx: Transaction, moment: datetime) -> Sequence[Node]:
     """Approved nodes counted as here that were last heard of before `moment`, locked."""
-    here = [str(status) for status in (NodeStatus.online, NodeStatus.maintenance, NodeStatus.error)]
-    query = select(nodes).where(nodes.c.status.in_(here), nodes.c.last_seen_at < moment).order_by(nodes.c.id)
+    query = select(nodes).where(nodes.c.status.in_(_HERE), nodes.c.last_seen_at < moment).order_by(nodes.c.id)
     return tx.conn.execute(query.with_for_update(skip_locked=True)).all()
 
 

@@ -54,6 +54,12 @@ def renew(tx: Transaction, term: Term, *, seconds: float) -> None:
         raise NotLeading("another dispatcher leads now")
 
 
+def is_led(tx: Transaction) -> bool:
+    """Whether somebody leads now."""
+    query = select(leaders.c.epoch).where(leaders.c.name == DISPATCHER, leaders.c.until > tx.now)
+    return tx.conn.execute(query).first() is not None
+
+
 def require(tx: Transaction, term: Term, *, also: tuple[ColumnElement[Any], ...] = ()) -> Row[Any]:
     """Hold the lead's row to the end of this transaction; NotLeading when the term is over.
 

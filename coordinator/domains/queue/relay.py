@@ -30,6 +30,7 @@ class Relay:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._sent: OrderedDict[str, None] = OrderedDict()
+        self._sent_again: set[str] = set()
         self.is_broken = False
 
     def publish(self, batch: Sequence[Ticket]) -> bool:
@@ -52,13 +53,30 @@ class Relay:
         return not self.is_broken
 
     def sweep(self, tx: Transaction, limits: Limits) -> int:
-        """Publish what nobody published or claimed for too long, and write down what went out; answers how many."""
-        due = self._due(tx, limits)
-        unsent = [_ticket(row) for row in due if row.id not in self._sent or row.published_at is not None]
-        if unsent and not self.publish(unsent):
+        """Publish what nobody published or claimed for too long, and write down what went out; answers how many.
+
+        It is published once the transaction is over: a broker that hangs must not hold what others wait for. That it
+        went out is written down by the next sweep.
+        """
+        self._write_down(tx)
+        if self.is_broken:
             return 0
-        _mark(tx, [row.id for row in due])
-        return len(unsent)
+        due = self._due(tx, limits)
+        known = [row.id for row in due if row.id in self._sent and row.published_at is None]
+        _mark(tx, known)
+        again = [_ticket(row) for row in due if row.id not in set(known)]
+        if again:
+            tx.after_commit(lambda: self._send_again(again))
+        return len(again)
+
+    def _write_down(self, tx: Transaction) -> None:
+        ids = tuple(self._sent_again)
+        _mark(tx, ids)
+        tx.after_commit(lambda: self._sent_again.difference_update(ids))
+
+    def _send_again(self, batch: Sequence[Ticket]) -> None:
+        if self.publish(batch):
+            self._sent_again.update(ticket.attempt_id for ticket in batch)
 
     def _push(self, messages: dict[str, list[bytes]], ids: Iterable[str]) -> bool:
         try:

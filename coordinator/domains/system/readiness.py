@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import redis
 import structlog
 
-from coordinator.domains.system import store
+from coordinator.domains.fleet import broker_access
+from coordinator.domains.queue import leadership
 from coordinator.resources import Resources
 from shared.errors import LongshoreError
 
@@ -42,7 +43,7 @@ def examine(resources: Resources) -> Readiness:
 def _database_and_dispatcher(resources: Resources) -> tuple[Check, Check]:
     try:
         with resources.database.read() as tx:
-            is_live = store.has_live_leader(tx, "dispatcher")
+            is_live = leadership.is_led(tx)
     except LongshoreError as error:
         log.warning("readiness.database", error=error.message, **error.details)
         return (False, "does not answer"), (False, "unknown while the database does not answer")
@@ -55,7 +56,17 @@ def _redis(resources: Resources) -> Check:
     except (redis.RedisError, OSError) as error:
         log.warning("readiness.redis", error=str(error))
         return False, "does not answer"
-    return True, None
+    return True, _logins(resources)
+
+
+def _logins(resources: Resources) -> str | None:
+    """What is to be said of the logins of nodes, though it keeps nothing from working."""
+    try:
+        with resources.database.read() as tx:
+            return broker_access.in_words(tx, resources.settings)
+    except LongshoreError:
+        # Told by the check of the database.
+        return None
 
 
 def _storage(resources: Resources) -> Check:

@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import String, column, delete, func, insert, select, table
+from sqlalchemy import delete, func, insert, select
 
 from coordinator.domains.system.models import idempotency_keys
 from coordinator.store.database import Transaction
-from coordinator.store.schema import UTCDateTime
-
-# The queue domain owns this table; being ready needs no more of it than these two columns.
-_leaders = table("leaders", column("name", String), column("until", UTCDateTime))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +96,3 @@ def delete_expired_answers(tx: Transaction, limit: int) -> int:
             )
         )
     return len(rows)
-
-
-def has_live_leader(tx: Transaction, name: str) -> bool:
-    """Whether somebody holds this leadership now."""
-    return (
-        tx.conn.execute(select(_leaders.c.name).where(_leaders.c.name == name, _leaders.c.until > tx.now)).first()
-        is not None
-    )

@@ -33,7 +33,7 @@ def clock() -> FrozenClock:
 def tokens(clock: FrozenClock) -> Iterator[Tokens]:
     settings = Settings(secret_key=SecretStr("the secret of these tests"))
     nothing: Any = None
-    resources = Resources(settings, nothing, clock, nothing, nothing, nothing)
+    resources = Resources(settings, nothing, clock, nothing, nothing, nothing, nothing)
     app = Flask(__name__)
     auth.install_jwt(app, resources)
     with app.app_context():
