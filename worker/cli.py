@@ -209,7 +209,7 @@ def _run(settings: Settings, home: Home) -> tuple[int, bool]:
     choice = _driver(settings, home)
     _say(f"computers: {choice.reason}")
     try:
-        identity = identity_of(settings, home, choice)
+        identity = identity_of(settings, home, choice, say=_say)
     except HomeError:
         choice.driver.close()
         raise

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import structlog
 
+from shared.client.backoff import Backoff
+from shared.client.errors import worth_retrying
 from shared.client.http import Connection
 from shared.client.line import Line
 from shared.client.node import Caller, enrol
-from shared.contracts.node import Enrol
+from shared.contracts.node import Enrol, Enrolled
 from shared.errors import LongshoreError
 from worker.computer.choose import Choice
 from worker.config import Settings
@@ -17,7 +22,7 @@ from worker.vitals import address_towards, machine, software
 log = structlog.get_logger(__name__)
 
 
-def identity_of(settings: Settings, home: Home, choice: Choice) -> Identity:
+def identity_of(settings: Settings, home: Home, choice: Choice, *, say: Callable[[str], None]) -> Identity:
     """Who this node is; enrols when it is nobody yet. HomeError says in words what is missing."""
     known = home.identity()
     if known is not None:
@@ -29,7 +34,7 @@ def identity_of(settings: Settings, home: Home, choice: Choice) -> Identity:
         raise HomeError(
             "this node has not enrolled yet: give --enrol-token TOKEN (made by: coordinator enrol-token create)"
         )
-    identity = _enrol(settings, token, choice)
+    identity = _enrol(settings, token, choice, say)
     home.remember(identity)
     log.info("enrolled", node=identity.id, name=identity.name, coordinator=identity.coordinator_url)
     return identity
@@ -74,7 +79,23 @@ def _checked(known: Identity, settings: Settings, home: Home) -> Identity:
     return known
 
 
-def _enrol(settings: Settings, token: str, choice: Choice) -> Identity:
+def _persistently(ask: Callable[[], Enrolled], *, url: str, say: Callable[[str], None]) -> Enrolled:
+    """A coordinator that is away may only be starting itself."""
+    waits, is_told = Backoff(), False
+    while True:
+        try:
+            return ask()
+        except LongshoreError as error:
+            if not worth_retrying(error):
+                raise
+            log.warning("not_enrolled_yet", error=error.message)
+            if not is_told:
+                say(f"{url} cannot be reached yet ({error.message}); trying until it can")
+                is_told = True
+            time.sleep(waits.next_seconds(error))
+
+
+def _enrol(settings: Settings, token: str, choice: Choice, say: Callable[[str], None]) -> Identity:
     told = Enrol(
         name=settings.node_name,
         ip_address=address_towards(settings.coordinator_url),
@@ -91,7 +112,7 @@ def _enrol(settings: Settings, token: str, choice: Choice) -> Identity:
         settings.coordinator_url, token=token, ca_file=settings.ca_file, proxy_url=settings.proxy_url
     ) as connection:
         try:
-            enrolled = enrol(connection, told)
+            enrolled = _persistently(lambda: enrol(connection, told), url=settings.coordinator_url, say=say)
         except LongshoreError as error:
             raise HomeError(f"{settings.coordinator_url} does not enrol this node: {error.message}") from error
     return Identity(enrolled.id, settings.coordinator_url, settings.node_name, enrolled.credential)

@@ -37,6 +37,7 @@ class FakeAttempt:
     token: str | None = None
     nonce: str | None = None
     want: str = "keep"
+    deadline_in_seconds: float | None = None
     claims: int = 0
     reports: list[dict[str, Any]] = field(default_factory=list)
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class FakeCoordinator:
         self.is_approved = True
         self.is_removed = False
         self.drain = False
+        self.drain_in_seconds: float | None = None
         self.restart_consumer = False
         self.limits: dict[str, Any] = {}
         self.node_id: str | None = None
@@ -230,6 +232,7 @@ class FakeCoordinator:
             "broker": self.broker if self.is_approved else None,
             "queue": node_queue(self.node_id or "") if self.is_approved else None,
             "drain": self.drain,
+            "drain_in_seconds": self.drain_in_seconds,
             "restart_consumer": restart,
             "attempts": {attempt_id: self._want(attempt_id, token) for attempt_id, token in held.items()},
             "limits": self.limits,
@@ -264,6 +267,7 @@ class FakeCoordinator:
             "number": attempt.ticket.number,
             "lease_seconds": self.lease_seconds,
             "spec": attempt.spec,
+            "deadline_in_seconds": attempt.deadline_in_seconds,
             "refused": None,
         }
 

@@ -87,6 +87,12 @@ class TestEnrolling:
         assert f"process id {first.pid}" in second.output()
         assert first.stop() == 0
 
+    def test_a_node_waits_for_a_coordinator_that_is_not_there_yet(self, node: Node) -> None:
+        with node.coordinator.failing("/register", lambda: Refusal(503, "UNAVAILABLE")):
+            node.start()
+            node.child.wait_for_text("cannot be reached yet")
+        node.wait_listening()
+
     def test_a_refused_token_is_told_in_words(self, node: Node) -> None:
         node.coordinator.node_id = "taken"
         assert node.start().wait() == 1
@@ -304,6 +310,62 @@ class TestStopping:
         assert node.child.wait() == 0
         assert attempt.report["result"] == "here\nend"
         assert node.coordinator.beats[-1]["draining"] is True
+
+    def test_a_drain_with_an_end_hands_back_what_still_runs_then(self, node: Node) -> None:
+        node.start_and_listen(LONGSHORE_STOP_GRACE_SECONDS="0.2")
+        attempt = node.run_endless()
+        argv = [sys.executable, "-m", "worker", "drain", "--within", "0.5s", "--home", str(node.home)]
+        drain = processes.start(argv, log=node.home.parent / "drain.log")
+        assert drain.wait() == 0
+        assert (attempt.state, node.child.wait()) == ("returned", 0)
+        assert not sleepers()
+
+    def test_a_drain_that_an_admin_asked_for_ends_in_time_and_the_node_goes_on_beating(self, node: Node) -> None:
+        node.start_and_listen(LONGSHORE_STOP_GRACE_SECONDS="0.2")
+        attempt = node.run_endless()
+        node.coordinator.change(drain=True, drain_in_seconds=0.5)
+        node.coordinator.wait_ended(attempt)
+        assert attempt.state == "returned"
+        beats = len(node.coordinator.beats)
+        node.coordinator.wait(lambda: len(node.coordinator.beats) > beats + 2, what="further beats")
+        assert node.child.is_running
+
+    def test_a_deadline_is_kept_while_the_coordinator_is_away(self, node: Node) -> None:
+        node.start_and_listen()
+        attempt = node.coordinator.add("command", script=f"echo here; {RUNNING_MARK}", cancel_grace_seconds=0.2)
+        attempt.deadline_in_seconds = 2.0
+        node.send(attempt)
+        node.coordinator.wait(lambda: attempt.lines, what="first line")
+        with node.coordinator.failing("", lambda: Refusal(503, "UNAVAILABLE")):
+            node.coordinator.wait(lambda: '"is":"ended"' in node.journal(), what="end in the journal")
+            assert not sleepers()
+        node.coordinator.wait_ended(attempt)
+        assert (attempt.state, attempt.report["reason_code"]) == ("failed", "deadline_exceeded")
+
+    def test_beginning_anew_hands_back_what_cannot_go_on_and_is_the_same_process(self, node: Node) -> None:
+        node.start_and_listen()
+        attempt = node.run_endless(cancel_grace_seconds=0.2)
+        epoch, beats = node.coordinator.epoch, len(node.coordinator.beats)
+        argv = [sys.executable, "-m", "worker", "restart", "--home", str(node.home)]
+        restart = processes.start(argv, log=node.home.parent / "restart.log")
+        assert restart.wait(seconds=60) == 0, restart.output()
+        node.wait_listening(since=beats + 1)
+        assert attempt.state == "returned"
+        assert node.coordinator.epoch != epoch
+        assert node.run("echo", input=1).state == "succeeded"
+
+    def test_a_node_stops_soon_though_nobody_takes_its_reports(self, node: Node) -> None:
+        node.start_and_listen(LONGSHORE_STOP_GRACE_SECONDS="0.2")
+        attempt = node.run_endless()
+        with node.coordinator.failing("", lambda: Refusal(503, "UNAVAILABLE")):
+            node.child.wait_for_text("heartbeat_missed")
+            node.child.send(signal.SIGTERM)
+            assert node.child.wait(seconds=20) == 0
+        assert '"is":"ended"' in node.journal()
+        assert not sleepers()
+        node.start()
+        node.coordinator.wait_ended(attempt)
+        assert attempt.state == "returned"
 
     def test_a_rejected_node_stops_everything_at_once_and_waits(self, node: Node) -> None:
         node.start_and_listen()
