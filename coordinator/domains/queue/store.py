@@ -36,6 +36,7 @@ from coordinator.domains.queue.rows import (
 )
 from coordinator.domains.queue.states import ENDED, ON_A_NODE, JobState
 from coordinator.store.database import Transaction
+from coordinator.store.hints import likely
 from coordinator.store.paging import Page, PageRequest, fetch_page
 from coordinator.store.rowset import insert_many
 
@@ -276,12 +277,22 @@ def list_jobs(
     return Page([_view(rows[job_id], tries.get(job_id, [])) for job_id in ids if job_id in rows], found.total)
 
 
+WITHOUT_AGENT = select(jobs.c.id).where(
+    jobs.c.state == literal_column("'queued'"),
+    # Else SQLite goes by an index on agent_id, and sorts all that waits.
+    likely(jobs.c.agent_id.is_(None)),
+)
+"""Waiting jobs that have no agent."""
+
+
 def unassigned(tx: Transaction, limit: int, *, after: JobView | None) -> list[JobView]:
-    query = _viewed().where(jobs.c.state == "queued", jobs.c.agent_id.is_(None))
+    query = WITHOUT_AGENT.order_by(jobs.c.rank, jobs.c.id).limit(limit)
     if after is not None:
         seen = (literal(after.rank, jobs.c.rank.type), literal(after.id, jobs.c.id.type))
         query = query.where(tuple_(jobs.c.rank, jobs.c.id) > tuple_(*seen))
-    return [_view(row, []) for row in tx.conn.execute(query.order_by(jobs.c.rank, jobs.c.id).limit(limit))]
+    ids = list(tx.conn.execute(query).scalars())
+    rows = {row.id: row for row in tx.conn.execute(_viewed().where(jobs.c.id.in_(ids)))} if ids else {}
+    return [_view(rows[job_id], []) for job_id in ids]
 
 
 def attempts_of(tx: Transaction, job_ids: Collection[str]) -> dict[str, list[dict[str, Any]]]:

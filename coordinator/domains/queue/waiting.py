@@ -59,7 +59,7 @@ def _ready() -> ColumnElement[bool]:
 
 # Statements of the hot path are made once: making one costs more Python than running it. State words stand in the
 # text, because a partial index serves only a condition that the planner can see.
-_WISHES = (
+WISHES = (
     select(demands, lanes.c.max_active, lanes.c.agent_name, ANY_NOT_CLOSED.label("some_are_open"))
     .outerjoin(lanes, lanes.c.agent_id == demands.c.agent_id)
     .where(select(jobs.c.id).where(jobs.c.demand_id == demands.c.id, _ready()).exists(), lanes.c.hold_reason.is_(None))
@@ -70,7 +70,7 @@ _BUSY = (
     .where(attempts.c.state.in_(store.LIVE_ATTEMPT))
     .group_by(jobs.c.space, jobs.c.agent_id, attempts.c.takes_slot)
 )
-_HEADS = (
+HEADS = (
     select_jobs()
     .add_columns(jobs.c.spec["agent"].as_string(), jobs.c.rank)
     .where(jobs.c.demand_id == bindparam("demand"), _ready())
@@ -84,10 +84,7 @@ _NEXT_READY = select(func.min(jobs.c.not_before).label("at")).where(
 _DUE = union_all(_NEXT_READY, NEXT_PROBE).subquery("due")
 OUTLOOK = (
     select(func.min(_DUE.c.at)).scalar_subquery().label("next_due"),
-    select(jobs.c.id)
-    .where(jobs.c.state == literal_column("'queued'"), jobs.c.agent_id.is_(None))
-    .exists()
-    .label("has_unassigned"),
+    store.WITHOUT_AGENT.exists().label("has_unassigned"),
 )
 """When the earliest delayed job is ready or an open breaker may be tried, and whether work waits for an agent: asked
 together with the lead.
@@ -107,7 +104,7 @@ def wishes(tx: Transaction) -> list[Wish]:
             depends_on=depends_on(row.needs, row.agent_name),
             some_are_open=bool(row.some_are_open),
         )
-        for row in tx.conn.execute(_WISHES, {"now": tx.now})
+        for row in tx.conn.execute(WISHES, {"now": tx.now})
     ]
 
 
@@ -122,7 +119,7 @@ def busy(tx: Transaction) -> Busy:
 
 def heads(tx: Transaction, demand_id: str, most: int) -> list[tuple[Job, str, int]]:
     """The first ready jobs of a demand with agent's name and rank; locked, leaving out what others hold."""
-    rows = tx.conn.execute(_HEADS, {"demand": demand_id, "now": tx.now, "most": most})
+    rows = tx.conn.execute(HEADS, {"demand": demand_id, "now": tx.now, "most": most})
     return [(job_of(row[: len(JOB_FIELDS)]), row[len(JOB_FIELDS)] or "", row.rank) for row in rows]  # type: ignore[arg-type]
 
 
