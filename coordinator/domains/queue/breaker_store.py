@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, case, delete, func, insert, literal, literal_column, select, update
+from sqlalchemy import and_, bindparam, case, delete, func, insert, literal, literal_column, or_, select, update
 
 from coordinator.domains.queue import store
 from coordinator.domains.queue.models import (
@@ -226,6 +226,21 @@ def copy_failures(tx: Transaction, source: str, target: str) -> None:
     tx.conn.execute(insert(breaker_buckets).from_select(["name", "bucket", "failures"], theirs))
 
 
+def forget(tx: Transaction, kinds: Sequence[str], like: Thresholds, *, quiet_since: datetime, limit: int) -> int:
+    """Let go of closed breakers of these kinds that nobody configured and nothing has failed for; answers how many."""
+    plain = and_(*(breakers.c[name] == getattr(like, name) for name in THRESHOLDS))
+    idle = select(breakers.c.name).where(
+        breakers.c.state == literal_column("'closed'"),
+        breakers.c.forced.is_(False),
+        or_(*(breakers.c.name.startswith(kind, autoescape=True) for kind in kinds)),
+        func.coalesce(breakers.c.last_failure_at, breakers.c.created_at) < quiet_since,
+        plain,
+    )
+    chosen = idle.order_by(breakers.c.name).limit(limit).with_for_update(skip_locked=True)
+    names = list(tx.conn.scalars(chosen))
+    return tx.conn.execute(delete(breakers).where(breakers.c.name.in_(names))).rowcount if names else 0
+
+
 def states(tx: Transaction) -> Mapping[str, int]:
     """How many breakers stand how."""
     query = select(breakers.c.state, func.count().label("n")).group_by(breakers.c.state)
@@ -246,6 +261,7 @@ __all__ = [
     "dependences",
     "failures_within",
     "find",
+    "forget",
     "forget_failures",
     "histories",
     "list_page",

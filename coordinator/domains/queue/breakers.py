@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -35,6 +36,7 @@ __all__ = [
     "failures_within",
     "follow_name",
     "force",
+    "forget",
     "get",
     "histories",
     "list_breakers",
@@ -51,6 +53,9 @@ _EVENTS = {
     BreakerState.half_open: "breaker.half_open",
     BreakerState.closed: "breaker.closed",
 }
+QUIET = timedelta(days=7)
+"""After so long without a failure a breaker that nobody made by hand is forgotten."""
+FORGET_BATCH = 200
 _SPEAKING = {str(outcome) for outcome in Outcome}
 
 log = structlog.get_logger(__name__)
@@ -285,7 +290,15 @@ def _put(tx: Transaction, resources: Resources, before: Breaker, after: Breaker,
     return after
 
 
-# ---- agents
+# ---- agents and age
+
+
+def forget(tx: Transaction, settings: Settings) -> int:
+    """Let go of breakers that a failure made and that have been quiet since: what is healthy costs nothing again."""
+    quiet_since = tx.now - QUIET
+    return breaker_store.forget(
+        tx, charging.MADE_BY_FAILURE, usual(settings), quiet_since=quiet_since, limit=FORGET_BATCH
+    )
 
 
 def follow_name(tx: Transaction, agent_id: str, name: str) -> None:
