@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from coordinator.domains.queue.models import demands, jobs
 from coordinator.domains.queue.placing import Placed, Ticket, place
 from coordinator.resources import Resources
 from coordinator.store.database import Database
-from shared.clock import FrozenClock
+from coordinator.upkeep.deadlines import expire_overdue
+from shared.clock import FrozenClock, rfc3339
 from shared.ids import new_id
 from shared.policy.fairness import Sharing
 from tests.factories.fleet import TestNode, job_of, new_job, place_all, submit
@@ -189,6 +191,19 @@ class TestLimits:
         with resources.database.read() as tx:
             assert waiting.wishes(tx) == before
             assert before[0].told_hold == "no_room: every node that fits is full"
+
+
+def test_work_that_waited_beyond_its_deadline_tells_so(app: Flask, resources: Resources, clock: FrozenClock) -> None:
+    operator = Person.make(app, resources)
+    task = operator.task(deadline=rfc3339(clock.now() + timedelta(minutes=1)))
+    clock.advance(61)
+    with resources.database.write() as tx:
+        assert expire_overdue(tx, resources) == 1
+    shown = told(operator.get(f"/tasks/{task['id']}"))
+    assert (shown["status"], shown["reason_code"], shown["hold_reason"]) == ("failed", "deadline_exceeded", None)
+    assert shown["error"]["code"] == "DEADLINE_EXCEEDED"
+    assert shown["error"]["message"] == "the deadline passed before the work was done"
+    assert told(operator.get("/tasks"))["tasks"][0]["error"] == shown["error"]
 
 
 WAITING = 30_000
