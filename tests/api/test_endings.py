@@ -9,8 +9,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from coordinator.domains.identity.rights import Role
+from coordinator.domains.queue import redriving
 from coordinator.domains.queue import service as queue
 from coordinator.domains.queue.placing import Ticket
+from coordinator.domains.queue.redriving import Principal
 from coordinator.resources import Resources
 from coordinator.upkeep.deadlines import expire_overdue
 from coordinator.upkeep.leases import lose_expired
@@ -161,11 +164,11 @@ class TestPoison:
     def test_one_bad_node_kills_no_work_by_itself(self, nodes: dict[str, TestNode], resources: Resources) -> None:
         (job_id,) = submit(resources, self.pinned(next(iter(nodes.values()))))
         for _ in range(5):
-            self.lose(resources, nodes)
+            self.lose(resources, nodes, reason_code="node_fenced")
         assert job_of(resources, job_id).state == "queued"
-        self.lose(resources, nodes)
+        self.lose(resources, nodes, reason_code="node_fenced")
         view = job_of(resources, job_id)
-        assert (view.state, view.reason_code) == ("dead", "computer_lost")
+        assert (view.state, view.reason_code) == ("dead", "node_fenced")
 
     def test_what_is_handed_back_does_not_count(self, nodes: dict[str, TestNode], resources: Resources) -> None:
         first, second = nodes.values()
@@ -214,3 +217,199 @@ class TestDeadlines:
         assert node.report(ticket.attempt_id, "failed", reason_code="deadline_exceeded", error=error) == "accepted"
         view = job_of(resources, job_id)
         assert (view.state, view.reason_code) == ("dead", "deadline_exceeded")
+
+
+class TestExclusive:
+    @pytest.fixture
+    def other(self, client: FlaskClient, node: TestNode, resources: Resources) -> TestNode:
+        return TestNode(client, resources).approve()
+
+    def exclusive(self, **facts: Any) -> queue.NewJob:
+        spec = {"kind": "task", "agent": "echo", "runtime": "echo", "input": {}, "is_exclusive": True}
+        return new_job(**{"spec": spec, "retry": EAGER} | facts)
+
+    def begun(self, resources: Resources, nodes: list[TestNode], **facts: Any) -> tuple[str, TestNode, TestNode]:
+        """A running exclusive job, the node that has it, and the other one."""
+        (job_id,) = submit(resources, self.exclusive(**facts))
+        (ticket,) = place_all(resources).tickets
+        first, second = sorted(nodes, key=lambda node: node.id != ticket.node_id)
+        first.claim(ticket)
+        return job_id, first, second
+
+    def silence(self, resources: Resources, clock: FrozenClock, awake: TestNode) -> None:
+        """Only `awake` goes on beating until the lease of the other one has run out."""
+        expire_leases(resources, clock)
+        awake.beat()
+
+    def test_it_waits_until_its_silent_node_is_heard_of_and_has_no_computer_of_it(
+        self, node: TestNode, other: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        job_id, first, second = self.begun(resources, [node, other])
+        (attempt_id,) = first.held
+        self.silence(resources, clock, second)
+        reason = f"exclusive: waits until node {first.name} confirms that the old computer is gone"
+        assert job_of(resources, job_id).hold_reason == reason
+        assert not place_all(resources).tickets
+        first.beat(present=[attempt_id])
+        first.beat(present=None)
+        second.beat(present=[])
+        assert not place_all(resources).tickets
+        first.held.clear()
+        first.beat(present=[])
+        assert job_of(resources, job_id).hold_reason is None
+        assert len(place_all(resources).tickets) == 1
+
+    def test_an_attempt_that_is_still_held_is_not_gone(
+        self, node: TestNode, other: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        _, first, second = self.begun(resources, [node, other])
+        self.silence(resources, clock, second)
+        first.beat(present=[])
+        assert not place_all(resources).tickets
+
+    def test_the_report_of_its_node_is_confirmation_enough(
+        self, node: TestNode, other: TestNode, resources: Resources
+    ) -> None:
+        job_id, first, _ = self.begun(resources, [node, other])
+        (attempt_id,) = first.held
+        first.report(attempt_id, "lost", reason_code="computer_lost")
+        assert job_of(resources, job_id).hold_reason is None
+        assert len(place_all(resources).tickets) == 1
+
+    def test_other_work_does_not_wait(
+        self, node: TestNode, other: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        (job_id,) = submit(resources, new_job(retry=EAGER))
+        (ticket,) = place_all(resources).tickets
+        first, second = sorted([node, other], key=lambda one: one.id != ticket.node_id)
+        first.claim(ticket)
+        self.silence(resources, clock, second)
+        assert job_of(resources, job_id).hold_reason is None
+        assert len(place_all(resources).tickets) == 1
+
+    def test_a_new_daemon_that_sees_no_computer_releases_at_once(
+        self, node: TestNode, other: TestNode, resources: Resources
+    ) -> None:
+        _, first, _ = self.begun(resources, [node, other])
+        first.held.clear()
+        first.epoch = "a-new-daemon"
+        first.beat(present=[])
+        assert len(place_all(resources).tickets) == 1
+
+    def test_a_new_daemon_that_finds_the_old_computer_does_not(
+        self, node: TestNode, other: TestNode, resources: Resources
+    ) -> None:
+        job_id, first, _ = self.begun(resources, [node, other])
+        (attempt_id,) = first.held
+        first.held.clear()
+        first.epoch = "a-new-daemon"
+        first.beat(present=[attempt_id])
+        assert not place_all(resources).tickets
+        assert str(job_of(resources, job_id).hold_reason).startswith("exclusive: waits until node")
+
+    def test_an_admin_who_fences_the_node_releases_it_and_cuts_the_node_off(
+        self, app: Flask, node: TestNode, other: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        job_id, first, second = self.begun(resources, [node, other])
+        self.silence(resources, clock, second)
+        admin = Person.make(app, resources, Role.ADMIN)
+        shown = told(admin.post(f"/admin/workers/{first.id}/fence"))
+        assert (shown["is_approved"], shown["status"]) == (False, "pending")
+        assert shown["status_reason"] == f"fenced by {admin.name}: its machine is off"
+        (ticket,) = place_all(resources).tickets
+        assert (ticket.job_id, ticket.node_id) == (job_id, second.id)
+        with resources.database.read() as tx:
+            lines = [line.message for line in queue.events_after(tx, job_id, 0, 100)]
+        assert f"{admin.name} confirms that the old computer is gone" in lines
+
+    def test_fencing_releases_what_still_ran_there_too(
+        self, app: Flask, node: TestNode, other: TestNode, resources: Resources
+    ) -> None:
+        _, first, second = self.begun(resources, [node, other])
+        told(Person.make(app, resources, Role.ADMIN).post(f"/admin/workers/{first.id}/fence"))
+        (ticket,) = place_all(resources).tickets
+        assert ticket.node_id == second.id
+
+    def test_cutting_a_node_off_does_not_mean_that_it_is_off(
+        self, app: Flask, node: TestNode, other: TestNode, resources: Resources
+    ) -> None:
+        _, first, _ = self.begun(resources, [node, other])
+        admin = Person.make(app, resources, Role.ADMIN)
+        told(admin.patch(f"/admin/workers/{first.id}/approve", {"is_approved": False}))
+        assert not place_all(resources).tickets
+        assert admin.delete(f"/admin/workers/{first.id}").status_code == 204
+        assert len(place_all(resources).tickets) == 1
+
+    def test_only_admins_may_fence(self, operator: Person, node: TestNode) -> None:
+        assert operator.post(f"/admin/workers/{node.id}/fence").status_code == 403
+
+    def test_a_dead_one_that_goes_round_again_still_waits(
+        self, app: Flask, node: TestNode, other: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        deadline = clock.now() + timedelta(seconds=60)
+        job_id, first, second = self.begun(resources, [node, other], deadline_at=deadline)
+        self.silence(resources, clock, second)
+        clock.advance(60)
+        with resources.database.write() as tx:
+            expire_overdue(tx, resources)
+        assert job_of(resources, job_id).state == "dead"
+        with resources.database.write() as tx:
+            redriving.redrive(tx, resources, [redriving.lock_one(tx, "default", job_id)], by=Principal(first.id, "me"))
+        second.beat()
+        assert str(job_of(resources, job_id).hold_reason).startswith(f"exclusive: waits until node {first.name}")
+        assert not place_all(resources).tickets
+        first.held.clear()
+        first.beat(present=[])
+        assert len(place_all(resources).tickets) == 1
+
+    def test_one_that_died_waits_no_longer_when_its_computer_was_seen_to_be_gone(
+        self, node: TestNode, other: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        deadline = clock.now() + timedelta(seconds=60)
+        job_id, first, second = self.begun(resources, [node, other], deadline_at=deadline)
+        self.silence(resources, clock, second)
+        clock.advance(60)
+        with resources.database.write() as tx:
+            expire_overdue(tx, resources)
+        first.held.clear()
+        first.beat(present=[])
+        with resources.database.write() as tx:
+            redriving.redrive(tx, resources, [redriving.lock_one(tx, "default", job_id)], by=Principal(first.id, "me"))
+        assert job_of(resources, job_id).hold_reason is None
+        second.beat()
+        assert len(place_all(resources).tickets) == 1
+
+    def test_tasks_and_executions_take_it_and_agents_have_a_default(
+        self, operator: Person, node: TestNode, resources: Resources
+    ) -> None:
+        agent = operator.agent(runtime="echo", exclusive=True)
+        assert agent["exclusive"] is True
+        usual = operator.task(agent_id=agent["id"])
+        shared = operator.task(agent_id=agent["id"], exclusive=False)
+        run = operator.execution(agent["id"])
+        shown = told(operator.get(f"/executions/{run['id']}"))
+        assert (usual["exclusive"], shared["exclusive"], shown["exclusive"]) == (True, False, True)
+        specs = {ticket.job_id: node.claim(ticket)["spec"]["is_exclusive"] for ticket in place_all(resources).tickets}
+        assert specs == {usual["id"]: True, shared["id"]: False, run["id"]: True}
+
+    def test_a_task_that_nobody_has_yet_keeps_its_wish(
+        self, operator: Person, node: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        task = operator.task(exclusive=True)
+        agent = operator.agent(runtime="echo")
+        told(operator.patch(f"/tasks/{task['id']}", {"agent_id": agent["id"]}))
+        start_one(resources, node)
+        expire_leases(resources, clock)
+        assert told(operator.get(f"/tasks/{task['id']}"))["hold_reason"].startswith("exclusive: ")
+
+    def test_whoever_takes_the_wish_back_waits_no_longer(
+        self, operator: Person, node: TestNode, resources: Resources, clock: FrozenClock
+    ) -> None:
+        agent = operator.agent(runtime="echo")
+        task = operator.task(agent_id=agent["id"], exclusive=True)
+        start_one(resources, node)
+        expire_leases(resources, clock)
+        changed = told(operator.patch(f"/tasks/{task['id']}", {"exclusive": False}))
+        assert (changed["exclusive"], changed["hold_reason"]) == (False, None)
+        node.beat()
+        assert len(place_all(resources).tickets) == 1

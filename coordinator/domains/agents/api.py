@@ -150,6 +150,8 @@ def _shown(agent: Agent, stats: AgentStats, settings: Settings) -> dict[str, Any
         "placement": {"worker_id": None, "group": None, "labels": {}, **agent.placement},
         "worker_id": agent.placement.get("worker_id"),
         "retry": policy.merged(agent.retry).to_json(),
+        "breakers": agent.breakers,
+        "exclusive": agent.is_exclusive,
         "max_concurrent_tasks": agent.max_concurrent_tasks,
         "llm_provider": agent.llm_provider,
         "llm_model": agent.llm_model,

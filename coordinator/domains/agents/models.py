@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, Float, Index, Integer, String, Table, Text, text
+from sqlalchemy import Boolean, CheckConstraint, Column, Float, Index, Integer, String, Table, Text, false, text
 
 from coordinator.domains.agents.states import STORED, Runtime
 from coordinator.store.schema import Document, Id, Name, id_column, metadata, time_column, version_column
@@ -26,6 +26,7 @@ agents = Table(
     Column("placement", Document, nullable=False),
     Column("retry", Document, nullable=False),
     Column("breakers", Document),
+    Column("is_exclusive", Boolean, nullable=False, server_default=false()),
     Column("max_concurrent_tasks", Integer),
     Column("llm_provider", Name),
     Column("llm_model", Name),

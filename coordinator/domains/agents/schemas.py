@@ -20,6 +20,7 @@ from coordinator.http.schemas import (
     name_field,
     validate,
 )
+from shared.policy.charging import tidy
 from shared.policy.placement import ISOLATION
 from shared.policy.retry import RETRYABLE
 
@@ -27,6 +28,7 @@ WEEK_SECONDS = 7 * 86400
 MAX_LABELS = 50
 MAX_TAGS = 50
 MAX_TOOLS = 200
+MAX_BREAKERS = 20
 DRIVERS = ("docker", "process")
 NETWORKS = ("none", "open")
 
@@ -105,6 +107,12 @@ class Tools(fields.Field[dict[str, bool]]):
         return tools
 
 
+def exclusive_word(**options: Any) -> fields.Boolean:
+    """Whether work may only be begun again when its old computer is known to be gone."""
+    about = {"description": "begin it again only when the computer of a lost try is known to be gone"}
+    return fields.Boolean(truthy={True}, falsy={False}, metadata=about, **options)
+
+
 class RetryBody(Body):
     """How often failed work is tried again, after what, and how long to wait between; seconds may be fractions."""
 
@@ -117,6 +125,25 @@ class RetryBody(Body):
         validate=validate.Length(min=1, error="must name at least one reason; max_attempts 1 tries nothing again"),
         metadata={"description": "the reasons of a failure that are worth another try; null for all that may pass"},
     )
+
+
+class BreakerName(fields.String):
+    """The name of a circuit breaker, as it is kept."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, attr, data, **kwargs)
+        try:
+            return tidy(text)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+
+def breaker_names() -> fields.List[str]:
+    """What the work depends on besides its image and its agent, by names of circuit breakers."""
+    about = {
+        "description": "circuit breakers that hold this work while they are open: `llm:…`, or any made by an admin"
+    }
+    return fields.List(BreakerName(), allow_none=True, validate=validate.Length(max=MAX_BREAKERS), metadata=about)
 
 
 class PlacementBody(Body):
@@ -209,6 +236,8 @@ class AgentChanges(Body):
     placement = fields.Nested(PlacementBody)
     worker_id = IdField(allow_none=True)
     retry = fields.Nested(RetryBody)
+    breakers = breaker_names()
+    exclusive = exclusive_word()
     max_concurrent_tasks = count(1, 10_000, allow_none=True)
     llm_provider = name_field(allow_none=True)
     llm_model = name_field(allow_none=True)
@@ -309,6 +338,8 @@ class AgentView(View):
     placement = fields.Nested(PlacementView)
     worker_id = fields.String(allow_none=True)
     retry = fields.Nested(RetryView)
+    breakers = fields.List(fields.String())
+    exclusive = fields.Boolean()
     max_concurrent_tasks = fields.Integer(allow_none=True)
     llm_provider = fields.String(allow_none=True)
     llm_model = fields.String(allow_none=True)

@@ -201,6 +201,8 @@ def _new_agent(tx: Transaction, body: Mapping[str, Any], *, space: str, by: str,
         computer=merged({}, body.get("computer")),
         placement=_placement({}, body),
         retry=merged({}, body.get("retry")),
+        breakers=_distinct(body.get("breakers") or []),
+        is_exclusive=body.get("exclusive", False),
         max_concurrent_tasks=body.get("max_concurrent_tasks"),
         llm_provider=body.get("llm_provider"),
         llm_model=body.get("llm_model"),
@@ -259,6 +261,10 @@ _PLAIN = (
 def _changes(agent: Agent, body: Mapping[str, Any]) -> dict[str, Any]:
     wanted: dict[str, Any] = {name: body[name] for name in _PLAIN if name in body}
     wanted |= {name: merged(getattr(agent, name), body[name]) for name in MERGED if name in body}
+    if "exclusive" in body:
+        wanted["is_exclusive"] = body["exclusive"]
+    if "breakers" in body:
+        wanted["breakers"] = _distinct(body["breakers"] or [])
     if "runtime" in body:
         wanted["runtime"] = Runtime(body["runtime"])
     if "placement" in body or "worker_id" in body:

@@ -29,6 +29,8 @@ class Agent:
     computer: dict[str, Any]
     placement: dict[str, Any]
     retry: dict[str, Any]
+    breakers: list[str]
+    is_exclusive: bool
     max_concurrent_tasks: int | None
     llm_provider: str | None
     llm_model: str | None
@@ -76,6 +78,7 @@ def _agent_of(row: Row[Any]) -> Agent:
     values = dict(zip(FIELDS, row, strict=True))
     values["runtime"] = Runtime(values["runtime"])
     values["status"] = AgentStatus(values["status"])
+    values["breakers"] = values["breakers"] or []
     return Agent(**values)
 
 

@@ -274,6 +274,22 @@ def approve_worker(call: Call, worker_id: str) -> dict[str, Any]:
     return _view(node, standing(call.tx))
 
 
+@fleet.post(
+    "/admin/workers/<id:worker_id>/fence",
+    may="workers:approve",
+    reply=schemas.NodeView,
+    errors=(404,),
+)
+def fence_worker(call: Call, worker_id: str) -> dict[str, Any]:
+    """Say that a worker's machine is off.
+
+    It is cut off at once, and exclusive work that waited until its old computer there is gone may run elsewhere. Only
+    for machines that are really off: what still runs on one would then run twice.
+    """
+    node = service.fence(call.tx, call.resources, worker_id, by=call.actor.id, by_name=call.actor.name)
+    return _view(node, standing(call.tx))
+
+
 @fleet.delete(
     "/admin/workers/<id:worker_id>", may="workers:approve", status=204, errors=(404,), audit="worker.removed"
 )

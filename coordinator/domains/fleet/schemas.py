@@ -109,6 +109,12 @@ class HeartbeatBody(Body):
     draining = fields.Boolean(load_default=False)
     attempts = fields.List(fields.Nested(HeldBody), load_default=list, validate=validate.Length(max=5000))
     computers = fields.Dict(allow_none=True, load_default=None)
+    present = fields.List(
+        fields.String(validate=validate.Length(1, 64)),
+        allow_none=True,
+        validate=validate.Length(max=5000),
+        load_default=None,
+    )
     software = fields.Dict(keys=fields.String(), values=fields.String(), allow_none=True, load_default=None)
 
 

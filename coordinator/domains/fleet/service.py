@@ -107,7 +107,7 @@ def beat(tx: Transaction, resources: Resources, node_id: str, told: Heartbeat) -
     if not node.is_approved:
         # Somebody may be about to approve it, and nothing else would tell it so.
         return _soon(_reply(resources.settings, node, status))
-    wants = queue.heartbeat(tx, resources, node_id=node_id, held=told.attempts, restarted=restarted)
+    wants = queue.heartbeat(tx, resources, node_id=node_id, held=told.attempts, restarted=restarted, present=told.present)
     url = broker_access.url_of(resources, node)
     reply = replace(
         _reply(resources.settings, node, status),
@@ -160,12 +160,21 @@ def approve(
     return get(tx, node_id)
 
 
+def fence(tx: Transaction, resources: Resources, node_id: str, *, by: str, by_name: str) -> Node:
+    """Cut a node off because its machine is off: nothing that it had is running any more, whatever it may say later."""
+    approve(tx, resources, node_id, is_approved=False, by=by)
+    queue.confirm_gone(tx, resources, node_id, by=by_name)
+    _move(tx, resources, get(tx, node_id), NodeStatus.pending, f"fenced by {by_name}: its machine is off")
+    return get(tx, node_id)
+
+
 def remove(tx: Transaction, resources: Resources, node_id: str) -> None:
     """Take a node out for good: its credential is void from this commit on."""
     node = _locked(tx, node_id)
     node = store.change(tx, node, is_approved=False, removed_at=tx.now, credential_hash="")
     _move(tx, resources, node, NodeStatus.removed, "removed by an admin")
     queue.abandon_node(tx, resources, node_id, reason_code="node_removed", message="its node was removed")
+    queue.confirm_gone(tx, resources, node_id, by="an admin who removed the node")
     queue.call_node(tx, resources, node_id)
     broker_access.settle_after(tx, resources, node_id)
 

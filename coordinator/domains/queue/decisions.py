@@ -329,7 +329,9 @@ def cancel(job: Job, attempt: Attempt | None, *, reason: str, now: datetime) -> 
     if job.state is JobState.running:
         return Move(job, asked.with_(state=JobState.cancelling), f"{reason}; stopping the computer", attempt, attempt)
     ended = attempt.with_(state=AttemptState.cancelled, ended_at=now, reason_code="cancelled") if attempt else None
-    after = asked.with_(state=JobState.cancelled, finished_at=now, not_before=None, hold_reason=None)
+    after = asked.with_(
+        state=JobState.cancelled, finished_at=now, not_before=None, hold_reason=None, waits_for_attempt_id=None
+    )
     return Move(job, after, reason, attempt, ended)
 
 
@@ -382,7 +384,7 @@ def redrive(job: Job, *, by: str, not_before: datetime | None) -> Move:
         state=JobState.queued,
         generation=job.generation + 1,
         current_attempt_id=None,
-        hold_reason=_kept_hold(job),
+        hold_reason=kept_hold(job),
         fail_count=0,
         infra_count=0,
         not_before=not_before,
@@ -407,12 +409,25 @@ def resolve(job: Job, *, succeeded: bool, error: Mapping[str, Any] | None, by: s
     if job.state is not JobState.queued:
         raise StateConflict(f"only waiting work can be closed by hand; this is {job.state}", state=str(job.state))
     state = JobState.succeeded if succeeded else JobState.dead
-    hold = _kept_hold(job)
-    after = job.with_(state=state, finished_at=now, reason_code="resolved_by_hand", error=error, hold_reason=hold)
+    after = job.with_(state=state, finished_at=now, reason_code="resolved_by_hand", error=error)
+    after = after.with_(
+        hold_reason=kept_hold(job), waits_for_attempt_id=None if succeeded else job.waits_for_attempt_id
+    )
     return Move(job, after, f"closed by {by}")
 
 
-def _kept_hold(job: Job) -> str | None:
+def exclusivity(job: Job, spec: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What else changes with a waiting job's spec: work that is no longer exclusive waits for no old computer."""
+    if spec is None:
+        return {}
+    is_exclusive = bool(spec.get("is_exclusive"))
+    if is_exclusive or job.waits_for_attempt_id is None:
+        return {"is_exclusive": is_exclusive}
+    return {"is_exclusive": False, "waits_for_attempt_id": None, "hold_reason": None}
+
+
+def kept_hold(job: Job) -> str | None:
+    """What an exclusive job still waits for, whatever else happens to it."""
     return job.hold_reason if job.waits_for_attempt_id is not None else None
 
 

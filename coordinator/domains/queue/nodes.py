@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, select, update
+from sqlalchemy import Select, and_, bindparam, literal_column, select, update
 
 from coordinator.domains.queue import decisions, moves, store
 from coordinator.domains.queue.limits import Limits
 from coordinator.domains.queue.losses import circumstances, earlier_losses
 from coordinator.domains.queue.models import attempts, demands, jobs
-from coordinator.domains.queue.rows import Attempt, Job
+from coordinator.domains.queue.rows import Attempt, Job, job_of, select_jobs
 from coordinator.domains.queue.signals import nudge
 from coordinator.domains.queue.states import AttemptState, JobState
 from coordinator.domains.queue.tokens import token_hash
@@ -25,12 +25,23 @@ SUMMARY = ("id", "kind", "agent_id", "state", "priority", "created_at", "attempt
 
 
 def heartbeat(
-    tx: Transaction, resources: Resources, *, node_id: str, held: Sequence[Mapping[str, Any]], restarted: bool
+    tx: Transaction,
+    resources: Resources,
+    *,
+    node_id: str,
+    held: Sequence[Mapping[str, Any]],
+    restarted: bool,
+    present: Collection[str] | None = None,
 ) -> dict[str, str]:
-    """Renew the leases of the attempts a node holds; answers what is wanted of each (attempt id → Want)."""
+    """Renew the leases of the attempts a node holds; answers what is wanted of each (attempt id → Want).
+
+    `present` are the attempts that have a computer on the node; None when nobody knows.
+    """
     tokens = {str(item["attempt_id"]): token_hash(str(item["token"])) for item in held}
     if restarted:
         _lose_forgotten(tx, resources, node_id, set(tokens))
+    if present is not None:
+        confirm_gone(tx, resources, node_id, there={*present, *tokens})
     if not tokens:
         return {}
     query = (
@@ -63,8 +74,42 @@ def _lose_forgotten(tx: Transaction, resources: Resources, node_id: str, held: s
 def abandon_node(tx: Transaction, resources: Resources, node_id: str, *, reason_code: str, message: str) -> None:
     """Give up everything that is on a node or on its way there."""
     where = and_(attempts.c.node_id == node_id, attempts.c.state.in_(store.LIVE_ATTEMPT))
-    query = store.lock_live_attempts(tx, where, LOST_BATCH)
-    lose(tx, resources, query, reason_code=reason_code, message=message)
+    while True:
+        pairs = store.lock_live_attempts(tx, where, LOST_BATCH)
+        lose(tx, resources, pairs, reason_code=reason_code, message=message)
+        if len(pairs) < LOST_BATCH:
+            return
+
+
+# Asked at every heartbeat, and answered by an index that is empty unless exclusive work waits.
+_WAITERS = (
+    select_jobs()
+    .add_columns(attempts.c.id.label("attempt_id"), attempts.c.node_name)
+    .join(attempts, attempts.c.id == jobs.c.waits_for_attempt_id)
+    .where(literal_column("jobs.waits_for_attempt_id IS NOT NULL"), attempts.c.node_id == bindparam("node_id"))
+    .where(jobs.c.state.in_([str(JobState.queued), str(JobState.dead)]))
+    .order_by(jobs.c.id)
+    .with_for_update(of=jobs)
+)
+
+
+def confirm_gone(
+    tx: Transaction, resources: Resources, node_id: str, *, there: Collection[str] = (), by: str | None = None
+) -> int:
+    """Release the exclusive jobs that wait for a computer which is no longer `there` on this node; answers how many.
+
+    `by` says who knows; None: the node itself.
+    """
+    rows = [row for row in tx.conn.execute(_WAITERS, {"node_id": node_id}) if row.attempt_id not in there]
+    for job in (job_of(row) for row in rows):
+        if job.state is JobState.dead:
+            # Its timeline has ended; should it go round again, it will find nothing to wait for.
+            store.rewrite(tx, job, waits_for_attempt_id=None, hold_reason=None)
+    waiting = [(job_of(row), by or f"node {row.node_name}") for row in rows if row.j_state == str(JobState.queued)]
+    moves.apply(tx, [decisions.confirm_gone(job, by=who) for job, who in waiting])
+    if waiting:
+        nudge(tx, resources, "gone")
+    return len(rows)
 
 
 def lose(

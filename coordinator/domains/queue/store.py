@@ -50,6 +50,7 @@ FRESH = (
     "demand_id",
     "priority",
     "rank",
+    "is_exclusive",
     "state",
     "spec",
     "retry",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coordinator.domains.agents.schemas import PlacementBody, PlacementView, RetryBody, RetryView, words
+from coordinator.domains.agents.schemas import (
+    PlacementBody,
+    PlacementView,
+    RetryBody,
+    RetryView,
+    breaker_names,
+    exclusive_word,
+    words,
+)
 from coordinator.domains.queue.service import PRIORITIES
 from coordinator.domains.tasks.states import ExecutionStatus, TaskStatus
 from coordinator.http.schemas import Anything, Body, IdField, Moment, Query, View, fields, validate
@@ -44,6 +52,8 @@ class TaskBody(Body):
     input_files = _input_files()
     retry = fields.Nested(RetryBody, allow_none=True)
     placement = fields.Nested(PlacementBody, allow_none=True)
+    breakers = breaker_names()
+    exclusive = exclusive_word(allow_none=True)
     metadata = fields.Dict(keys=fields.String())
 
 
@@ -79,6 +89,8 @@ class TaskChanges(Body):
     )
     retry = fields.Nested(RetryBody, allow_none=True)
     placement = fields.Nested(PlacementBody, allow_none=True)
+    breakers = breaker_names()
+    exclusive = exclusive_word(allow_none=True)
     progress_percent = fields.Integer(strict=True, validate=validate.Range(0, 100))
     metadata = fields.Dict(keys=fields.String())
     status = fields.String(
@@ -137,6 +149,8 @@ class ExecuteBody(Body):
     priority = _priority()
     retry = fields.Nested(RetryBody, allow_none=True)
     placement = fields.Nested(PlacementBody, allow_none=True)
+    breakers = breaker_names()
+    exclusive = exclusive_word(allow_none=True)
 
 
 class ExecutionQuery(Query):
@@ -290,6 +304,8 @@ class _WorkView(View):
     retry = fields.Nested(RetryView)
     next_retry_at = Moment(allow_none=True)
     placement = fields.Nested(PlacementView)
+    breakers = fields.List(fields.String())
+    exclusive = fields.Boolean()
     created_by = fields.String(allow_none=True)
     created_at = Moment()
     updated_at = Moment()

@@ -148,6 +148,8 @@ def _work(job: JobView, requested: Mapping[str, Any], outputs: Iterable[StoredFi
         "retry": {"on": None, **job.retry},
         "next_retry_at": job.not_before if job.state is JobState.queued else None,
         "placement": {"worker_id": None, "group": None, "labels": {}, **_given(requested.get("placement"))},
+        "breakers": requested.get("breakers") or [],
+        "exclusive": bool(job.spec.get("is_exclusive")),
         "created_by": job.created_by,
         "created_at": job.created_at,
         "updated_at": job.updated_at,

@@ -47,7 +47,7 @@ def create(
         raise NotFound("there is no such agent", id=agent_id)
     given = body["input"] if body.get("input") is not None else {}
     options = body.get("options") or {}
-    requested = {name: body[name] for name in ("retry", "placement") if body.get(name)}
+    requested = orders.requested_in(body)
     file_ids = body.get("input_files", ())
     files = inputs.named(file_ids, file_store.find_to_use(tx, space, set(file_ids)))
     order = Recipe(agent, resources.settings).execution(given, options, requested, files)

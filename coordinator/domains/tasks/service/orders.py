@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from coordinator.domains.queue.service import JobState, JobView, NewJob
 from coordinator.domains.tasks.store.files import StoredFile
 from shared.contracts.node import InputFile, JobSpec
 from shared.errors import Invalid
+from shared.policy import charging
 from shared.policy.retry import RetryPolicy
 
 SCRIPT_FIELDS: Mapping[Runtime, tuple[str, ...]] = {Runtime.command: ("command",), Runtime.python: ("code", "script")}
@@ -37,6 +38,15 @@ class TaskFacts:
     title: str
     instructions: str
     requested: Mapping[str, Any]
+
+
+REQUESTED = ("retry", "placement", "breakers", "exclusive")
+"""What a client may ask for itself and else follows from the agent."""
+
+
+def requested_in(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a body asks for itself. Empty is not asked for; `exclusive: false` is."""
+    return {name: body[name] for name in REQUESTED if name in body and body[name] not in (None, {}, [])}
 
 
 def fault(field: str, reason: str) -> Invalid:
@@ -71,6 +81,7 @@ class Recipe:
             else {},
             timeout_seconds=self._timeout,
             cancel_grace_seconds=settings.cancel_grace_seconds,
+            is_exclusive=agent.is_exclusive,
         ).to_json()
 
     def task(self, task: TaskFacts, inputs: Sequence[Mapping[str, Any]]) -> Order:
@@ -100,11 +111,12 @@ class Recipe:
         )
 
     def _order(self, requested: Mapping[str, Any], base: Mapping[str, Any], **spec: Any) -> Order:
-        has_retry, has_placement = requested.get("retry"), requested.get("placement")
+        has_retry, has_needs = requested.get("retry"), requested.get("placement") or requested.get("breakers")
+        asked = requested.get("exclusive")
         return Order(
-            spec={**base, **spec},
+            spec={**base, **spec} if asked is None else {**base, **spec, "is_exclusive": asked},
             retry=_retry(self.agent.retry, requested, self._settings) if has_retry else self._retry,
-            needs=needs_of(self.agent, requested) if has_placement else self._needs,
+            needs=needs_of(self.agent, requested) if has_needs else self._needs,
             takes_slot=self.has_computer,
         )
 
@@ -126,16 +138,25 @@ def for_nobody(
     kind: str, requested: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], settings: Settings
 ) -> Order:
     """A job that has no agent yet: what is known without one."""
-    spec = {"kind": kind, "input_files": list(inputs)}
+    spec = {"kind": kind, "input_files": list(inputs), "is_exclusive": bool(requested.get("exclusive"))}
     return Order(spec, _retry({}, requested, settings), {}, takes_slot=True)
 
 
 def needs_of(agent: Agent, requested: Mapping[str, Any]) -> dict[str, Any]:
-    """The kind of node that this agent's work with this placement asks for."""
+    """The kind of node that this agent's work with this placement asks for, and which breakers may hold it."""
     needs = agents.merged_placement(agent.placement, requested.get("placement"))
     if agent.runtime in agents.NEEDS_COMPUTER:
         needs |= {name: agent.computer[name] for name in ("driver", "min_isolation") if agent.computer.get(name)}
-    return needs
+    names = {*agent.breakers, *(requested.get("breakers") or ()), *_services_of(agent)}
+    return needs | {"breakers": sorted(names)} if names else needs
+
+
+def _services_of(agent: Agent) -> Iterator[str]:
+    """The breakers of what this agent uses because of what it is."""
+    if agent.runtime in agents.NEEDS_COMPUTER and agent.computer.get("image"):
+        yield charging.image(agent.computer["image"])
+    if agent.runtime is Runtime.llm and agent.llm_provider and agent.llm_model:
+        yield charging.llm(agent.llm_provider, agent.llm_model)
 
 
 def input_of(file: StoredFile) -> dict[str, Any]:

@@ -206,7 +206,7 @@ def _draft(
     deadline = body.get("deadline")
     if deadline is not None and deadline <= tx.now:
         raise orders.fault("deadline", "must be in the future")
-    requested = {name: body[name] for name in ("retry", "placement") if body.get(name)}
+    requested = orders.requested_in(body)
     files = inputs.named(body.get("input_files", ()), known.files)
     title, instructions = body["title"], body.get("instructions", "")
     if agent is None:
@@ -261,7 +261,7 @@ def _whole(tx: Transaction, space: str, task_id: str, task: Task | None) -> Whol
 
 
 _PLAIN = ("title", "description", "instructions", "required_tools", "progress_percent", "metadata")
-_WHILE_WAITING = ("instructions", "required_tools", "retry", "placement")
+_WHILE_WAITING = ("instructions", "required_tools", *orders.REQUESTED)
 
 
 def _rewritten(tx: Transaction, whole: WholeTask, body: Mapping[str, Any]) -> Task:
@@ -269,9 +269,9 @@ def _rewritten(tx: Transaction, whole: WholeTask, body: Mapping[str, Any]) -> Ta
     changes: dict[str, Any] = {
         name: body[name] for name in _PLAIN if name in body and body[name] != getattr(task, name)
     }
-    requested = {name: body[name] for name in ("retry", "placement") if name in body}
+    requested = {name: body[name] for name in orders.REQUESTED if name in body}
     if requested:
-        changes["requested"] = {name: value for name, value in {**task.requested, **requested}.items() if value}
+        changes["requested"] = orders.requested_in({**task.requested, **requested})
     if not changes:
         return task
     if whole.job.state is not JobState.queued and (late := [name for name in _WHILE_WAITING if name in body]):
@@ -310,10 +310,12 @@ def _respelled(
     if {"title", "instructions"} & body.keys():
         spec = orders.respelled(job.spec, _facts(task))
         asked |= {"spec": spec} if spec != job.spec else {}
-    if {"retry", "placement"} & body.keys():
+    if body.keys() & set(orders.REQUESTED):
         order = _reordered(tx, task, job, job.agent_id, settings)
         asked |= {"retry": order.retry} if "retry" in body else {}
-        asked |= {"needs": order.needs} if "placement" in body else {}
+        asked |= {"needs": order.needs} if {"placement", "breakers"} & body.keys() else {}
+        if "exclusive" in body:
+            asked["spec"] = {**asked.get("spec", job.spec), "is_exclusive": order.spec["is_exclusive"]}
     return asked
 
 

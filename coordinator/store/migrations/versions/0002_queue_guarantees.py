@@ -158,6 +158,7 @@ def upgrade() -> None:
 
     with op.batch_alter_table("agents", schema=None) as batch_op:
         batch_op.add_column(sa.Column("breakers", DOCUMENT, nullable=True))
+        batch_op.add_column(sa.Column("is_exclusive", sa.Boolean(), server_default=sa.false(), nullable=False))
 
     with op.batch_alter_table("nodes", schema=None) as batch_op:
         batch_op.add_column(sa.Column("broker_login", sa.String(length=16), nullable=True))
@@ -208,6 +209,7 @@ def downgrade() -> None:
         batch_op.drop_column("broker_login")
 
     with op.batch_alter_table("agents", schema=None) as batch_op:
+        batch_op.drop_column("is_exclusive")
         batch_op.drop_column("breakers")
 
     with op.batch_alter_table("lanes", schema=None) as batch_op:
