@@ -1,85 +1,47 @@
-"""Circuit breakers as nodes charge them, as work waits for them, and as admins work them."""
+"""Circuit breakers as nodes charge them, and as work waits for them and tries them."""
 
 from __future__ import annotations
 
+import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
-from coordinator.domains.identity.rights import Role
 from coordinator.domains.queue import service as queue
 from coordinator.domains.queue.leadership import campaign, require
-from coordinator.domains.queue.models import attempts, breakers, events
+from coordinator.domains.queue.models import attempts, breakers
 from coordinator.domains.queue.placing import OUTLOOK, Ticket
 from coordinator.resources import Resources
 from shared.clock import FrozenClock, rfc3339
-from tests.factories.fleet import TestNode, job_of, new_job, place_all, submit
-from tests.factories.people import credentials_of, make_person
-from tests.factories.work import Person, refused, told
-
-MODEL = "llm:openai/gpt-4o"
-IMAGE = "image:registry.example/team/tool:3"
+from tests.factories.breakers import IMAGE, MODEL, Site
+from tests.factories.fleet import TestNode, place_all
+from tests.factories.work import told
 
 
 @pytest.fixture
-def node(client: FlaskClient, resources: Resources) -> TestNode:
-    return TestNode(client, resources, slots=8, light_slots=8).approve()
+def site(app: Flask, client: FlaskClient, resources: Resources) -> Site:
+    return Site.make(app, client, resources)
 
 
-@pytest.fixture
-def admin(app: Flask, resources: Resources) -> Person:
-    """An admin whose login outlives the waiting in these tests."""
-    person = make_person(resources.database, role=Role.ADMIN)
-    return Person(app.test_client(), credentials_of(app, person, seconds=10**6), person.id, person.name or "")
+@contextmanager
+def told_apart(resources: Resources) -> Iterator[list[str]]:
+    """The statements that are run meanwhile, on one line each."""
+    seen: list[str] = []
 
+    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(" ".join(statement.split()))
 
-class Site:
-    """What these tests do again and again."""
-
-    def __init__(self, node: TestNode, resources: Resources, admin: Person) -> None:
-        self.node, self.resources, self.admin = node, resources, admin
-
-    def submit(self, *names: str, count: int = 1, **facts: Any) -> list[str]:
-        """Jobs that depend on these breakers."""
-        needs = {"breakers": sorted(names), **facts.pop("needs", {})}
-        return submit(self.resources, *(new_job(needs=needs, **facts) for _ in range(count)))
-
-    def place(self) -> list[Ticket]:
-        return list(place_all(self.resources).tickets)
-
-    def end(self, ticket: Ticket, outcome: str = "succeeded", **facts: Any) -> None:
-        assert self.node.claim(ticket)["token"]
-        assert self.node.report(ticket.attempt_id, outcome, **facts) == "accepted"
-
-    def charge(self, verdict: str = "failed", *, name: str = MODEL, count: int = 1) -> None:
-        """Jobs that depend on nothing call a model and tell how that went."""
-        for _ in range(count):
-            self.submit(agent_id="bystander")
-            (ticket,) = self.place()
-            self.end(ticket, charges={name: verdict})
-
-    def probe(self, verdict: str = "ok", *, name: str = MODEL) -> None:
-        """The one job that may go tries the model."""
-        (ticket,) = self.place()
-        self.end(ticket, charges={name: verdict})
-
-    def breaker(self, name: str = MODEL) -> dict[str, Any]:
-        return told(self.admin.get(f"/circuit-breakers/{name}"))
-
-    def command(self, verb: str, name: str = MODEL, **body: Any) -> dict[str, Any]:
-        return told(self.admin.post(f"/circuit-breakers/{name}/{verb}", body))
-
-    def hold_of(self, job_id: str) -> str | None:
-        return job_of(self.resources, job_id).hold_reason
-
-
-@pytest.fixture
-def site(node: TestNode, resources: Resources, admin: Person) -> Site:
-    return Site(node, resources, admin)
+    event.listen(resources.database.engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(resources.database.engine, "before_cursor_execute", note)
 
 
 def next_due(resources: Resources) -> Any:
@@ -178,6 +140,75 @@ class TestOpening:
         site.charge(name="node:another")
         site.charge(name="image:python")
         assert told(site.admin.get("/circuit-breakers"))["circuit_breakers"] == []
+
+
+class TestManyAtOnce:
+    def test_nodes_that_charge_the_same_breakers_in_any_order_wait_for_each_other(self, app: Flask, site: Site) -> None:
+        names = [f"llm:provider/{letter}" for letter in "abcd"]
+        nodes = [TestNode(app.test_client(), site.resources, light_slots=8).approve() for _ in range(4)]
+        site.submit(count=32)
+        tickets = site.place()
+        here = {each.id: each for each in [site.node, *nodes]}
+        start = threading.Barrier(len(here))
+        verdicts: list[str] = []
+
+        def work(node: TestNode, order: list[str]) -> None:
+            mine = [ticket for ticket in tickets if ticket.node_id == node.id]
+            for ticket in mine:
+                node.claim(ticket)
+            start.wait()
+            for ticket in mine:
+                verdicts.append(node.report(ticket.attempt_id, charges=dict.fromkeys(order, "failed")))
+
+        threads = [
+            threading.Thread(target=work, args=(node, names if number % 2 else names[::-1]))
+            for number, node in enumerate(here.values())
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert verdicts == ["accepted"] * len(tickets)
+        for name in names:
+            found = site.breaker(name)
+            assert (found["state"], found["total_failures"]) == ("open", len(tickets))
+            assert [line["state"] for line in found["history"]] == ["open"]
+
+
+class TestCost:
+    """What the path of every job pays for breakers, in statements."""
+
+    def test_a_healthy_fleet_pays_none(self, site: Site) -> None:
+        with told_apart(site.resources) as statements:
+            site.submit(MODEL, count=3)
+            for ticket in site.place():
+                site.end(ticket, charges={MODEL: "ok"})
+        # Whether there are any is asked inside statements that are run anyhow.
+        assert [text for text in statements if re.match(r"(SELECT|UPDATE|INSERT INTO|DELETE FROM) breaker", text)] == []
+
+    def test_where_there_are_some_a_batch_pays_for_itself_and_not_for_each_report(self, site: Site) -> None:
+        site.charge()
+        counts = []
+        for size in (1, 6):
+            site.submit(MODEL, count=size)
+            tickets = site.place()
+            for ticket in tickets:
+                site.node.claim(ticket)
+            reports = [
+                {
+                    "attempt_id": ticket.attempt_id,
+                    "token": site.node.held[ticket.attempt_id],
+                    "outcome": "succeeded",
+                    "charges": {MODEL: "ok"},
+                }
+                for ticket in tickets
+            ]
+            with told_apart(site.resources) as statements:
+                assert site.node.sync(reports=reports).status_code == 200
+            counts.append(sum("breakers" in text for text in statements))
+        # With the lock of the jobs goes the question whether there are any; then what the jobs depend on is read,
+        # the breakers are locked, and written.
+        assert counts[0] == counts[1] <= 4
 
 
 class TestWaiting:
@@ -343,133 +374,3 @@ class TestTrying:
         assert {ticket.node_id for ticket in site.place()} == {other.id}
         site.end(probe)
         assert site.breaker(name)["probes_succeeded"] == 1
-
-
-class TestAdmins:
-    def test_forced_open_stays_open_whatever_succeeds(self, site: Site, clock: FrozenClock) -> None:
-        answer = site.command("force-open", reason="announced outage")
-        assert answer == {
-            "service": MODEL,
-            "state": "open",
-            "message": f"{MODEL} is forced open until it is reset",
-        }
-        (job_id,) = site.submit(MODEL)
-        for _ in range(3):
-            site.charge("ok")
-            clock.advance(3600)
-            assert not site.place()
-        found = site.breaker()
-        assert (found["state"], found["forced"], found["next_probe_at"]) == ("open", True, None)
-        assert found["total_successes"] == 3
-        assert site.command("reset")["state"] == "closed"
-        assert [ticket.job_id for ticket in site.place()] == [job_id]
-
-    def test_forced_closed_stays_closed_whatever_fails(self, site: Site) -> None:
-        site.command("force-close")
-        site.charge(count=7)
-        found = site.breaker()
-        assert (found["state"], found["forced"], found["failure_count"]) == ("closed", True, 7)
-        site.submit(MODEL)
-        assert len(site.place()) == 1
-
-    def test_a_reset_clears_the_counts_and_keeps_the_numbers(self, site: Site) -> None:
-        told(site.admin.post("/circuit-breakers", {"name": MODEL, "failure_threshold": 3}), 201)
-        site.charge(count=3)
-        assert site.command("reset", reason="mended")["message"] == f"{MODEL} is closed, its counts are cleared"
-        found = site.breaker()
-        assert (found["state"], found["failure_count"], found["total_failures"]) == ("closed", 0, 0)
-        assert (found["success_rate"], found["last_failure"]) == (100.0, None)
-        assert found["config"]["failure_threshold"] == 3
-        site.charge(count=2)
-        assert site.breaker()["state"] == "closed"
-
-    def test_a_name_that_nobody_has_heard_of_is_closed(self, site: Site) -> None:
-        found = site.breaker("llm:nobody/knows")
-        assert (found["state"], found["history"], found["created_at"]) == ("closed", [], None)
-        assert site.command("reset", "llm:nobody/knows")["state"] == "closed"
-        assert told(site.admin.get("/circuit-breakers"))["circuit_breakers"] == []
-        assert site.command("force-open", "payments")["state"] == "open"
-        listed = told(site.admin.get("/circuit-breakers"))
-        assert [each["service"] for each in listed["circuit_breakers"]] == ["payments"]
-        assert listed["pagination"]["total"] == 1
-
-    def test_names_may_have_slashes_encoded_or_not(self, site: Site) -> None:
-        site.command("force-open", "image:registry.example:5000/a/b/c@sha256:abc")
-        assert site.breaker("image:registry.example:5000%2Fa%2Fb/c@sha256:abc")["state"] == "open"
-
-    def test_it_is_created_with_the_usual_numbers_and_then_changed(self, site: Site) -> None:
-        made = site.admin.post("/circuit-breakers", {"service": MODEL})
-        assert told(made, 201)["config"] == {
-            "failure_threshold": 5,
-            "window_seconds": 120.0,
-            "recovery_timeout_seconds": 60.0,
-            "success_threshold": 3,
-        }
-        assert told(site.admin.get(made.headers["Location"].removeprefix("/api/v1")))["name"] == MODEL
-        body = {"name": MODEL, "service": MODEL, "success_threshold": 1, "recovery_timeout_seconds": 0.5}
-        config = told(site.admin.post("/circuit-breakers", body))["config"]
-        assert config["failure_threshold"] == 5
-        assert (config["success_threshold"], config["recovery_timeout_seconds"]) == (1, 0.5)
-        causes = [line["cause"] for line in site.breaker()["history"]]
-        assert causes == [f"configured by {site.admin.name}", f"made by {site.admin.name}"]
-
-    @pytest.mark.parametrize(
-        ("body", "field"),
-        [
-            ({}, "name"),
-            ({"name": "a", "service": "b"}, "service"),
-            ({"name": " a"}, "name"),
-            ({"name": "a\u0007b"}, "name"),
-            ({"name": "a", "failure_threshold": 0}, "failure_threshold"),
-            ({"name": "a", "window_seconds": 0}, "window_seconds"),
-            ({"name": "a", "success_threshold": "three"}, "success_threshold"),
-            ({"name": "a", "state": "open"}, "state"),
-        ],
-    )
-    def test_what_makes_no_sense_is_refused(self, site: Site, body: dict[str, Any], field: str) -> None:
-        assert refused(site.admin.post("/circuit-breakers", body), 422)["field"] == field
-
-    def test_a_name_that_is_too_long_is_refused(self, site: Site) -> None:
-        assert refused(site.admin.post(f"/circuit-breakers/{'x' * 256}/force-open"), 422)["field"] == "name"
-
-    def test_they_are_the_admins_alone(self, app: Flask, site: Site) -> None:
-        operator = Person.make(app, site.resources, Role.OPERATOR)
-        refused(operator.get("/circuit-breakers"), 403)
-        refused(operator.post(f"/circuit-breakers/{MODEL}/reset"), 403)
-
-    def test_those_that_hold_work_come_first(self, site: Site) -> None:
-        for name in ("a", "b", "c"):
-            told(site.admin.post("/circuit-breakers", {"name": name}), 201)
-        site.command("force-open", "c")
-        listed = told(site.admin.get("/circuit-breakers"))["circuit_breakers"]
-        assert [each["name"] for each in listed] == ["c", "a", "b"]
-
-
-class TestTelling:
-    def test_every_change_is_an_event_with_its_cause(self, site: Site, clock: FrozenClock) -> None:
-        site.charge(count=5)
-        site.submit(MODEL, count=3)
-        clock.advance(60)
-        for _ in range(3):
-            site.probe()
-        site.command("force-open")
-        with site.resources.database.read() as tx:
-            rows = tx.conn.execute(select(events).where(events.c.type.like("breaker.%")).order_by(events.c.id)).all()
-        assert [row.type for row in rows] == [
-            "breaker.opened",
-            "breaker.half_open",
-            "breaker.closed",
-            "breaker.opened",
-        ]
-        assert {row.data["name"] for row in rows} == {MODEL}
-        assert rows[0].data["cause"].startswith("5 failures within 120 s")
-        assert rows[-1].data["cause"] == f"forced open by {site.admin.name}"
-        assert site.breaker()["history"][0]["changed_by"] == site.admin.id
-
-    def test_the_metrics_count_them(self, client: FlaskClient, site: Site) -> None:
-        site.command("force-open")
-        told(site.admin.post("/circuit-breakers", {"name": "payments"}), 201)
-        page = client.get("/metrics").get_data(as_text=True)
-        assert 'longshore_breakers{state="open"} 1.0' in page
-        assert 'longshore_breakers{state="half_open"} 0.0' in page
-        assert 'longshore_breakers{state="closed"} 1.0' in page
