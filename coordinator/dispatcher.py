@@ -98,6 +98,7 @@ class Dispatcher:
         except NotLeading:
             log.warning("dispatcher.deposed")
             self._term = None
+            self._renew_at = 0.0
         except LongshoreError as error:
             # The edge of the loop: a database that is away now is asked again at the next turn.
             log.warning("dispatcher.turn_failed", error=error.message, **error.details)
@@ -143,6 +144,10 @@ class Dispatcher:
             self._stop.wait(BREATH_SECONDS)
             if not placed.is_full_batch and not self._wake.is_set():
                 return
+            if time.monotonic() >= min(self._renew_at, self._sweep_at):
+                # However much there is to place: a leader that does nothing else loses its term, and repairs nothing.
+                self._wake.set()
+                return
             self._wake.clear()
 
     def _place(self, term: Term) -> Placed:
@@ -177,7 +182,7 @@ class Dispatcher:
 
     def _duties(self, term: Term) -> list[Duty]:
         return [
-            partial(miss_silent_nodes, resources=self._resources),
+            partial(miss_silent_nodes, resources=self._resources, leading_since=term.since),
             partial(lose_expired, resources=self._resources, leading_since=term.since),
             partial(expire_unclaimed, resources=self._resources),
             partial(expire_overdue, resources=self._resources),

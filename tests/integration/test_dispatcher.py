@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -16,12 +17,14 @@ from flask.testing import FlaskClient
 
 from coordinator.config import Settings
 from coordinator.dispatcher import Dispatcher
+from coordinator.domains.queue import leadership
 from coordinator.domains.queue import service as queue
+from coordinator.domains.queue.leadership import NotLeading
 from coordinator.domains.queue.models import attempts
 from coordinator.domains.queue.relay import Relay
 from coordinator.resources import Nudge, Resources
 from coordinator.store.database import Database
-from shared.clock import SystemClock
+from shared.clock import FrozenClock, SystemClock
 from tests.factories.fleet import TestNode, job_of, new_job, submit
 from tests.services.processes import wait_until
 from tests.services.redis import RedisServer
@@ -142,10 +145,24 @@ def test_two_dispatchers_have_one_leader_and_the_second_follows_at_once(
         with leading(resources):
             (second,) = submit(resources, new_job())
             wait_until(lambda: job_of(resources, second).state == "dispatched", what="placement")
-            assert len(tickets_of(redis, node)) == 2
+            wait_until(lambda: len(tickets_of(redis, node)) == 2, what="its ticket")
     with leading(resources):
         (third,) = submit(resources, new_job())
         wait_until(lambda: job_of(resources, third).state == "dispatched", what="placement by the next leader")
+
+
+def test_a_term_that_ran_out_is_over_even_if_nobody_else_leads(database: Database, clock: FrozenClock) -> None:
+    with database.write() as tx:
+        first = leadership.campaign(tx, holder="one", seconds=10)
+        assert first is not None
+    clock.advance(11)
+    for step in (leadership.require, partial(leadership.renew, seconds=10)):
+        with pytest.raises(NotLeading), database.write() as tx:
+            step(tx, first)
+    with database.write() as tx:
+        second = leadership.campaign(tx, holder="one", seconds=10)
+    assert second is not None
+    assert second.since == clock.now()
 
 
 def test_a_delayed_retry_runs_when_it_is_due(resources: Resources, node: TestNode, redis: redis_library.Redis) -> None:

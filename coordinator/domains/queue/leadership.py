@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, select, update
 from coordinator.domains.queue.models import leaders
 from coordinator.domains.queue.store import upsert
 from coordinator.store.database import Transaction
+from coordinator.store.schema import UTCDateTime
 from shared.errors import Conflict
 
 DISPATCHER = "dispatcher"
@@ -47,11 +48,16 @@ def campaign(tx: Transaction, *, holder: str, seconds: float) -> Term | None:
 
 
 def renew(tx: Transaction, term: Term, *, seconds: float) -> None:
-    """Lead on; NotLeading when the term is over."""
+    """Lead on; NotLeading when the term is over.
+
+    One that ran out is over even if nobody has taken the lead since: for a while nobody led (the database was away, or
+    a clock was set), so no heartbeat may have been taken in either, and leases must have their grace anew.
+    """
     mine = (leaders.c.name == DISPATCHER, leaders.c.holder == term.holder, leaders.c.epoch == term.epoch)
-    statement = update(leaders).where(*mine).values(until=tx.now + timedelta(seconds=seconds))
+    going_on = update(leaders).where(*mine, leaders.c.until >= tx.now)
+    statement = going_on.values(until=tx.now + timedelta(seconds=seconds))
     if tx.conn.execute(statement).rowcount == 0:
-        raise NotLeading("another dispatcher leads now")
+        raise NotLeading("the term is over")
 
 
 def is_led(tx: Transaction) -> bool:
@@ -69,7 +75,7 @@ def require(tx: Transaction, term: Term, *, also: tuple[ColumnElement[Any], ...]
     given = {"holder": term.holder, "epoch": term.epoch, "now": tx.now}
     row = tx.conn.execute(_held(also), given).first()
     if row is None:
-        raise NotLeading("another dispatcher leads now")
+        raise NotLeading("the term is over")
     return row
 
 
@@ -79,6 +85,7 @@ def _held(also: tuple[ColumnElement[Any], ...]) -> Select[Any]:
         leaders.c.name == DISPATCHER,
         leaders.c.holder == bindparam("holder"),
         leaders.c.epoch == bindparam("epoch"),
+        leaders.c.until >= bindparam("now", type_=UTCDateTime),
     )
     return select(leaders.c.epoch, *also).where(*mine).with_for_update(read=True, of=leaders)
 
