@@ -186,6 +186,19 @@ class TestApproval:
         client.post(f"/api/v1/workers/{node.id}/resume", headers=admin)
         assert len(place_all(resources).tickets) == 1
 
+    def test_a_drain_may_have_an_end_which_the_node_is_told_in_seconds_from_now(
+        self, client: FlaskClient, admin: dict[str, str], node: TestNode
+    ) -> None:
+        node.approve()
+        path = f"/api/v1/workers/{node.id}/drain"
+        assert client.post(path, headers=admin).get_json()["drain_by"] is None
+        assert node.beat()["drain_in_seconds"] is None
+        assert client.post(path, json={"within_seconds": 600}, headers=admin).get_json()["drain_by"] is not None
+        assert 590 < node.beat()["drain_in_seconds"] <= 600
+        resumed = client.post(f"/api/v1/workers/{node.id}/resume", headers=admin).get_json()
+        assert (resumed["drain_by"], node.beat()["drain_in_seconds"]) == (None, None)
+        assert client.post(path, json={"within_seconds": -1}, headers=admin).status_code == 422
+
 
 class TestFleetViews:
     def test_the_overview_counts(self, client: FlaskClient, admin: dict[str, str], resources: Resources) -> None:

@@ -169,13 +169,21 @@ def get_worker_vitals(call: Call, worker_id: str) -> dict[str, Any]:
 @fleet.post(
     "/workers/<id:worker_id>/drain",
     may=("workers:write", NODE),
+    body=schemas.DrainBody,
     reply=schemas.NodeView,
     errors=(404, 409),
+    example={"within_seconds": 600},
     audit="worker.drained",
 )
 def drain_worker(call: Call, worker_id: str) -> dict[str, Any]:
-    """Let a worker finish what it has and take no more."""
-    return _view(service.drain(call.tx, call.resources, worker_id, is_draining=True), standing(call.tx))
+    """Let a worker finish what it has and take no more.
+
+    With `within_seconds`, what still runs when that time is over is stopped, handed back, and runs elsewhere; it counts
+    as no failure. Draining again sets the time anew, or takes it away.
+    """
+    within = call.body["within_seconds"]
+    node = service.drain(call.tx, call.resources, worker_id, is_draining=True, within_seconds=within)
+    return _view(node, standing(call.tx))
 
 
 @fleet.post(
@@ -279,6 +287,7 @@ def approve_worker(call: Call, worker_id: str) -> dict[str, Any]:
     may="workers:approve",
     reply=schemas.NodeView,
     errors=(404,),
+    audit="worker.fenced",
 )
 def fence_worker(call: Call, worker_id: str) -> dict[str, Any]:
     """Say that a worker's machine is off.
@@ -401,6 +410,7 @@ def _view(node: Node, now: Standing) -> dict[str, Any]:
         "status_reason": node.status_reason,
         "is_approved": bool(node.is_approved),
         "is_draining": bool(node.is_draining),
+        "drain_by": rfc3339(node.drain_by) if node.drain_by else None,
         "is_paused": bool(pauses),
         "pauses": [_pause_view(each) for each in pauses],
         "group": node.group_name,

@@ -46,6 +46,7 @@ nodes = Table(
     Column("docker_ok", Boolean),
     Column("queue_ok", Boolean),
     Column("broker_login", String(16)),
+    time_column("drain_by", nullable=True),
     Column("canaries_heard", Integer, nullable=False, server_default="0"),
     Column("canaries_missed", Integer, nullable=False, server_default="0"),
     time_column("last_seen_at", nullable=True),

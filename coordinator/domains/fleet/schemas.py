@@ -128,6 +128,7 @@ class HeartbeatView(View):
     broker = fields.String(allow_none=True)
     queue = fields.String(allow_none=True)
     drain = fields.Boolean()
+    drain_in_seconds = fields.Float(allow_none=True)
     restart_consumer = fields.Boolean()
     attempts = fields.Dict(keys=fields.String(), values=fields.String())
     limits = fields.Dict()
@@ -210,6 +211,12 @@ class LogsView(View):
     stale = fields.List(fields.String())
 
 
+class DrainBody(Body):
+    """How long what runs on a draining worker may still take; as long as it likes when nothing is said."""
+
+    within_seconds = fields.Float(allow_none=True, validate=validate.Range(0, 30 * 24 * 3600), load_default=None)
+
+
 class PauseBody(Body):
     """Why something is paused; those who wait are told."""
 
@@ -245,6 +252,7 @@ class NodeView(View):
     status_reason = fields.String(allow_none=True)
     is_approved = fields.Boolean()
     is_draining = fields.Boolean()
+    drain_by = Moment(allow_none=True)
     is_paused = fields.Boolean()
     pauses = fields.List(fields.Nested(PauseView))
     group = fields.String(allow_none=True)

@@ -114,6 +114,7 @@ def beat(tx: Transaction, resources: Resources, node_id: str, told: Heartbeat) -
         broker=url,
         queue=node_queue(node_id),
         drain=bool(node.is_draining),
+        drain_in_seconds=None if node.drain_by is None else max(0.0, (node.drain_by - tx.now).total_seconds()),
         restart_consumer=hearing.needs_restart,
         attempts=wants,
         limits=_limits(resources.settings),
@@ -179,12 +180,15 @@ def remove(tx: Transaction, resources: Resources, node_id: str) -> None:
     broker_access.settle_after(tx, resources, node_id)
 
 
-def drain(tx: Transaction, resources: Resources, node_id: str, *, is_draining: bool) -> Node:
-    """Let a node finish what it has and take no more, or take work again."""
+def drain(
+    tx: Transaction, resources: Resources, node_id: str, *, is_draining: bool, within_seconds: float | None = None
+) -> Node:
+    """Let a node finish what it has, for so long if that is said, and take no more; or take work again."""
     node = _locked(tx, node_id)
     if not node.is_approved:
         raise Conflict("only an approved worker can be drained", status=node.status)
-    node = store.change(tx, node, is_draining=is_draining)
+    by = None if within_seconds is None else tx.now + timedelta(seconds=within_seconds)
+    node = store.change(tx, node, is_draining=is_draining, drain_by=by if is_draining else None)
     if NodeStatus(node.status) in (NodeStatus.online, NodeStatus.maintenance):
         target = NodeStatus.maintenance if is_draining else NodeStatus.online
         _move(tx, resources, node, target, "draining" if is_draining else None)

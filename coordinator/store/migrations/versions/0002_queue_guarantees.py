@@ -162,6 +162,7 @@ def upgrade() -> None:
 
     with op.batch_alter_table("nodes", schema=None) as batch_op:
         batch_op.add_column(sa.Column("broker_login", sa.String(length=16), nullable=True))
+        batch_op.add_column(sa.Column("drain_by", MOMENT, nullable=True))
         batch_op.add_column(sa.Column("canaries_heard", sa.Integer(), server_default="0", nullable=False))
         batch_op.add_column(sa.Column("canaries_missed", sa.Integer(), server_default="0", nullable=False))
 
@@ -206,6 +207,7 @@ def downgrade() -> None:
     with op.batch_alter_table("nodes", schema=None) as batch_op:
         batch_op.drop_column("canaries_missed")
         batch_op.drop_column("canaries_heard")
+        batch_op.drop_column("drain_by")
         batch_op.drop_column("broker_login")
 
     with op.batch_alter_table("agents", schema=None) as batch_op:
