@@ -20,8 +20,10 @@ ExecStart={command}
 EnvironmentFile=-/etc/longshore/worker.env
 Environment=LONGSHORE_HOME={home}
 Environment=LONGSHORE_LOG_FORMAT=json
-# The daemon hands its jobs back on SIGTERM; only it, since it knows how to end a computer.
-KillMode=mixed
+# Stopping hands the jobs back; reloading begins anew with the code that is installed now, and jobs in Docker go on.
+# Only the daemon gets the signal. Beside it runs a keeper that must outlive a crash, and ends by itself.
+ExecReload=/bin/kill -HUP $MAINPID
+KillMode=process
 TimeoutStopSec=90
 Restart=always
 RestartSec=2

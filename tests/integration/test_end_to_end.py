@@ -12,8 +12,9 @@ import docker
 import httpx
 import pytest
 
+from tests.services import processes
 from tests.services.dockerd import DockerDaemon
-from tests.services.longshore import Longshore, up
+from tests.services.longshore import BIN, Longshore, up
 from tests.services.processes import wait_until
 
 pytestmark = pytest.mark.slow
@@ -138,6 +139,21 @@ def test_work_of_a_stopped_agent_waits_with_a_reason_and_runs_when_it_starts(lon
     assert view["hold_reason"].startswith("agent_")
     longshore.post(f"/api/v1/agents/{resting}/start")
     assert longshore.ended(task_id)["status"] == "completed"
+
+
+def test_nodes_are_upgraded_one_after_the_other_and_their_work_goes_on(longshore: Longshore, agent: str) -> None:
+    ids = [longshore.task(agent, "seq 1 100; sleep 4; seq 101 200") for _ in range(8)]
+    for name in ("node-1", "node-2"):
+        argv = [str(BIN / "worker"), "restart", "--home", str(longshore.home / "nodes" / name)]
+        restart = processes.start(argv, log=longshore.home / f"{name}-restart.log")
+        assert restart.wait(seconds=60) == 0, restart.output()
+    views = [longshore.ended(task_id, seconds=120) for task_id in ids]
+    whole = "\n".join(map(str, range(1, 201)))
+    assert [(view["status"], view["result"]) for view in views] == [("completed", whole)] * 8
+    # What was about to get its computer may have been handed back; nothing failed, and nothing was lost.
+    assert {item["state"] for view in views for item in view["attempts"]} <= {"succeeded", "returned"}
+    told = [path.read_text() for path in longshore.home.glob("logs/node-*.log")]
+    assert sum(text.count("attempt_resumed") for text in told) >= 2
 
 
 def test_the_work_of_a_killed_node_runs_elsewhere(longshore: Longshore, agent: str) -> None:

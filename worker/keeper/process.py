@@ -63,6 +63,8 @@ class Keeper:
                 self._clear_away()
         for held in self._held.values():
             held.close()
+        if self._client is not None:
+            self._client.close()
 
     # -- with a daemon
 
