@@ -21,8 +21,10 @@ def mishaps(world: World) -> Iterator[Step]:
         yield from _mishaps_of_node(world, node)
     for parcel in world.parcels:
         if parcel.is_awaited:
-            yield Step(0.25, f"{parcel.kind} of {parcel.epoch} is lost", partial(_lose, world, parcel))
-            yield Step(0.25, f"{parcel.epoch} gives up its {parcel.kind}", partial(_give_up, world, parcel))
+            # What a claim's lost answer does is worth seeing more often than what a heartbeat's does.
+            likely = 2.0 if parcel.outcome is not None and parcel.body.get("claims") else 0.5
+            yield Step(likely, f"{parcel.kind} of {parcel.epoch} is lost", partial(_lose, world, parcel))
+            yield Step(0.5, f"{parcel.epoch} gives up its {parcel.kind}", partial(_give_up, world, parcel))
     for chief in world.chiefs:
         yield from _mishaps_of_chief(world, chief)
     for mood in type(world.broker.mood):
@@ -65,9 +67,9 @@ def _mishaps_of_node(world: World, node: SimulatedNode) -> Iterator[Step]:
     if world.picture.attempts:
         forge = _counted(world, "ticket forged", partial(_forge, world, node))
         yield Step(0.3, f"{name} gets an old or foreign ticket", forge)
-    if (daemon := node.acts) is not None:
+    if (daemon := node.acts) is not None and world.has_room:
         pretend = _counted(world, "claim and report forged", partial(_pretend, world, node, daemon))
-        yield Step(0.5, f"{name} claims and reports what is not its own", pretend)
+        yield Step(1.0, f"{name} claims and reports what is not its own", pretend)
 
 
 def _mishaps_of_chief(world: World, chief: Chief) -> Iterator[Step]:
@@ -129,10 +131,11 @@ def _forge(world: World, node: SimulatedNode) -> None:
 def _pretend(world: World, node: SimulatedNode, daemon: Daemon) -> None:
     """Ask for an attempt that somebody has, and report it with a token nobody was given: both must be refused."""
     who = f"pretender {node.name}"
-    running = [attempt.id for attempt in world.picture.attempts.values() if attempt.state == "running"]
+    running = [attempt for attempt in world.picture.attempts.values() if attempt.state == "running"]
     if not running or who in world.busy:
         return
-    attempt_id, token = world.dice.choice(running), f"{world.dice.getrandbits(256):064x}"
+    own = [attempt for attempt in running if attempt.node_id == node.id]
+    attempt_id, token = world.dice.choice(own or running).id, f"{world.dice.getrandbits(256):064x}"
     report = {"attempt_id": attempt_id, "token": token, "outcome": "succeeded", "digest": "0" * 64, "result": {}}
     claim = {"attempt_id": attempt_id, "nonce": token[:32]}
     body = {"epoch": daemon.epoch, "claims": [claim], "reports": [report]}

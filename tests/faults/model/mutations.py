@@ -25,9 +25,9 @@ def without_fence(_: Playhouse) -> Iterator[None]:
     """A report counts whatever became of its attempt meanwhile."""
 
     def report(attempt: Any, job: Any, told: Any, **known: Any) -> Any:
-        current = attempt.with_(state=AttemptState.running, token_hash=told.token_hash)
+        current = attempt.with_(state=AttemptState.running)
         waiting = job.with_(state=JobState.running, current_attempt_id=attempt.id)
-        verdict = judged(current, waiting, told, **(known | {"node_id": attempt.node_id}))
+        verdict = judged(current, waiting, told, **known)
         return _on_what_was(verdict, decisions.Accepted, job, attempt)
 
     judged = decisions.report

@@ -106,6 +106,7 @@ class SimulatedNode:
         """from the coordinator"""
         self.is_deaf = False
         """from the broker"""
+        self.is_gone = False
         self.pings = 0
         self._epochs = 0
 
@@ -134,6 +135,13 @@ class SimulatedNode:
             container.was_unwatched = True
             if not self.adopts:
                 container.remove()
+
+    def burn(self) -> None:
+        """The machine is gone for good, with everything on it."""
+        self.kill()
+        self.is_gone = True
+        for container in self._containers():
+            container.remove()
 
     def pause(self) -> None:
         """SIGSTOP: the daemon stands still, its containers do not."""

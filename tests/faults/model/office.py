@@ -93,6 +93,10 @@ class Desk:
         with self._database.write() as tx:
             fleet.drain(tx, self._resources, node_id, is_draining=is_draining)
 
+    def fence(self, node_id: str) -> None:
+        with self._database.write() as tx:
+            fleet.fence(tx, self._resources, node_id, by="model", by_name="model")
+
     def _known(self, tx: Any, credential: str) -> Any:
         node = fleet.authenticate(tx, credential)
         if node is None:

@@ -117,6 +117,11 @@ class Reader:
         """The nodes that get no work because an admin said so."""
         return [row[0] for row in self._ask("SELECT id FROM nodes WHERE NOT is_approved OR is_draining ORDER BY id")]
 
+    def awaited_nodes(self) -> set[str]:
+        """The nodes of which exclusive jobs wait to hear that an old computer is gone."""
+        waiting = "SELECT node_id FROM attempts WHERE id IN (SELECT waits_for_attempt_id FROM jobs)"
+        return {row[0] for row in self._ask(waiting)}
+
     def try_second_live_attempt(self, job_id: str) -> bool:
         """Give a job another live attempt past all code, as a faulty statement would; whether the database let it."""
         columns = "id, job_id, number, generation, node_id, node_name, takes_slot, state, dispatched_at, publish_count"

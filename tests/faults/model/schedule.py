@@ -27,10 +27,14 @@ from tests.services import processes
 from tests.services.databases import DatabaseSite
 
 STEPS = 160
+STEPS_WHEN_OVERLAPPING = 300
+"""There a call is several steps."""
 ROUNDS = 40
 ROUND_SECONDS = 1.2
 """So many rounds of so long are enough for everything to come to its end once all is healed."""
 STEPS_IN_A_ROUND = 400
+SHARE_OF_BURNT = 0.6
+"""In so many schedules one machine never comes back."""
 PAUSES = (0.02, 0.1, 0.3, 0.5)
 BRISK = {
     "heartbeat_seconds": 1.0,
@@ -38,9 +42,9 @@ BRISK = {
     "lease_seconds": 4.0,
     "leader_seconds": 1.2,
     "sweep_seconds": 0.5,
-    "republish_seconds": 1.5,
+    "republish_seconds": 0.9,
     "unpublished_seconds": 0.3,
-    "max_publishes": 3,
+    "max_publishes": 2,
     "retry_base_seconds": 0.2,
     "retry_cap_seconds": 2.0,
     "infra_max_attempts": 12,
@@ -129,7 +133,7 @@ def _play(world: World) -> None:
 
 
 def _let_chaos_reign(world: World) -> None:
-    for _ in range(STEPS):
+    for _ in range(STEPS if world.strands is None else STEPS_WHEN_OVERLAPPING):
         kinds = (steps.going_on, steps.of_people, mishaps)
         _take_one(world, [step for kind in kinds for step in kind(world)] + [Step(8.0, "time passes", _passing(world))])
         if world.told.violations:
@@ -148,7 +152,7 @@ def _take_one(world: World, found: Iterable[Step]) -> Step:
 
 
 def _heal(world: World) -> None:
-    """Everybody is there again, nothing breaks any more; people want no more than was asked already."""
+    """Everybody but one machine is there again, nothing breaks any more; people want no more than was asked already."""
     world.note("everything heals")
     world.is_breaking = False
     world.broker.mood = Mood.well
@@ -156,25 +160,33 @@ def _heal(world: World) -> None:
         if not chief.is_alive:
             chief.start()
         chief.is_paused = False
+    if world.dice.random() < SHARE_OF_BURNT:
+        max(world.nodes, key=lambda node: len(node.daemon.held) if node.daemon else 0).burn()
     for node in world.nodes:
         node.is_cut_off = node.is_deaf = node.is_paused = False
-        if node.daemon is None or node.daemon.is_draining:
+        if node.is_gone:
+            world.note(f"{node.name} is gone for good")
+        elif node.daemon is None or node.daemon.is_draining:
             node.kill()
             node.start(world.now)
 
 
 def _come_to_the_end(world: World) -> None:
     for _ in range(ROUNDS):
-        _admit_all(world)
+        _administer(world)
         _play_round(world)
         if world.told.violations or _is_over(world):
             return
         world.do("time passes", lambda: world.advance(ROUND_SECONDS))
 
 
-def _admit_all(world: World) -> None:
-    for node_id in world.reader.shut_out():
-        for what in ("approve", "resume"):
+def _administer(world: World) -> None:
+    """Let every node work again, and say of a machine that is gone that it is, once somebody waits for that word."""
+    asked = [(node_id, what) for node_id in world.reader.shut_out() for what in ("approve", "resume")]
+    asked = [(node_id, what) for node_id, what in asked if not world.node(node_id).is_gone]
+    asked += [(node_id, "fence") for node_id in sorted(world.reader.awaited_nodes()) if world.node(node_id).is_gone]
+    for node_id, what in asked:
+        if world.has_room:
             world.do(f"{what} {node_id}", partial(steps.change, world, world.node(node_id), what))
 
 
@@ -193,7 +205,8 @@ def _play_round(world: World) -> None:
 
 
 def _is_over(world: World) -> bool:
-    idle = all(node.daemon and not node.daemon.held and not node.daemon.claiming for node in world.nodes)
+    there = [node.daemon for node in world.nodes if not node.is_gone]
+    idle = all(daemon and not daemon.held and not daemon.claiming for daemon in there)
     ended = all(job.state in ENDED for job in world.picture.jobs.values())
     return idle and ended and not world.orders and not world.busy and not any(world.ledger.running())
 

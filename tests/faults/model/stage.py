@@ -140,7 +140,7 @@ class StagedDatabase(Database):
     """The real one, which tells the call at work before each of its steps."""
 
     def __init__(self, url: str, *, clock: Clock, stage: Stage) -> None:
-        super().__init__(url, clock=clock, pool_size=4)
+        super().__init__(url, clock=clock, pool_size=6)
         self._stage = stage
         event.listen(self.engine, "before_cursor_execute", self._on_statement)
         event.listen(self.engine, "commit", self._on_commit)

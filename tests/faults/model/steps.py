@@ -26,7 +26,6 @@ class Step(NamedTuple):
 
 
 MOST_JOBS = 14
-MOST_OVERLAPPING = 4
 
 
 def going_on(world: World) -> Iterator[Step]:
@@ -36,7 +35,7 @@ def going_on(world: World) -> Iterator[Step]:
             yield Step(4.0, f"{strand.call.name} goes on", partial(world.strands.go_on, strand))
         if world.strands.all and not world.strands.movable():
             yield Step(1.0, "all wait for each other", world.strands.untangle)
-    if world.strands is None or len(world.strands.all) < MOST_OVERLAPPING:
+    if world.has_room:
         for chief in world.chiefs:
             yield from _of_chief(world, chief)
         for parcel in world.parcels:
@@ -179,6 +178,8 @@ def of_people(world: World) -> Iterator[Step]:
     """What people do while all is as it should be, and while it is not."""
     if len(world.picture.jobs) < MOST_JOBS:
         yield Step(4.0, "a client has work", partial(_order, world))
+    if not world.has_room:
+        return
     unfinished = [job.id for job in world.picture.jobs.values() if job.state not in ENDED]
     if unfinished:
         yield Step(0.6, "somebody cancels", partial(_cancel, world, unfinished))
@@ -211,6 +212,7 @@ def change(world: World, node: SimulatedNode, what: str) -> None:
         "approve": partial(world.desk.approve, node.id, is_approved=True),
         "drain": partial(world.desk.drain, node.id, is_draining=True),
         "resume": partial(world.desk.drain, node.id, is_draining=False),
+        "fence": partial(world.desk.fence, node.id),
     }[what]
     world.told.faults[what] += 1
     who = f"{what} {node.name}"

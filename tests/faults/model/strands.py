@@ -78,7 +78,7 @@ class Strand:
 class Strands:
     """All calls in motion."""
 
-    def __init__(self, stage: Stage, is_blocked: Callable[[int], bool], *, share_of_rests: float = 0.4) -> None:
+    def __init__(self, stage: Stage, is_blocked: Callable[[int], bool], *, share_of_rests: float = 0.3) -> None:
         self._stage = stage
         self._is_blocked = is_blocked
         self._share_of_rests = share_of_rests

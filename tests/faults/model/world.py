@@ -23,6 +23,7 @@ from tests.faults.model.strands import Strands
 
 NODES = ("n1", "n2", "n3")
 SHARE_OF_BROKEN_CALLS = 0.1
+MOST_OVERLAPPING = 4
 STATEMENTS = 8
 """A call that breaks before a statement breaks before one of so many."""
 
@@ -117,6 +118,11 @@ class World:
     @property
     def now(self) -> float:
         return self.clock.monotonic()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the coordinator can begin another call now."""
+        return self.strands is None or len(self.strands.all) < MOST_OVERLAPPING
 
     def node(self, node_id: str) -> SimulatedNode:
         return next(node for node in self.nodes if node.id == node_id)
