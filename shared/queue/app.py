@@ -10,6 +10,8 @@ from kombu.entity import Queue
 from shared.queue.broker import Broker, parse_broker
 from shared.queue.names import node_queue
 
+SOCKET_SECONDS = 5.0
+
 
 def make_app(broker_url: str, *, node_id: str | None = None) -> Celery:
     """An app on this broker; with a `node_id` it reads that node's queue and no other."""
@@ -68,8 +70,9 @@ def _transport_options(broker: Broker, node_id: str | None) -> dict[str, Any]:
         "visibility_timeout": 300,
         # Order is decided where jobs are placed. With one priority there is one list, and a node's login one key.
         "priority_steps": [0],
-        # No socket_timeout for whoever waits in BRPOP: a quiet queue is not a dead one. Keepalive, the health check
-        # and kombu's own stall check find the dead.
+        # Every answer is due within a second, BRPOP's too. A connection that carries nothing any more would hold the
+        # loop for ever, or a consumer that is being stopped. (With acknowledgements a timeout made workers deaf.)
+        "socket_timeout": SOCKET_SECONDS,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 25,
