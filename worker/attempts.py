@@ -169,6 +169,12 @@ class Attempts:
         if attempt is not None:
             attempt.is_over()
 
+    @property
+    def claims_wait(self) -> bool:
+        """Whether an answer to a claim is awaited."""
+        with self._changed:
+            return bool(self._expected)
+
     def find(self, attempt_id: str) -> Attempt | None:
         with self._changed:
             return self._held.get(attempt_id)

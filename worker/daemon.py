@@ -346,6 +346,9 @@ class Daemon:
         self._shipper.close(_FLUSH_SECONDS)
 
     def _all_tied(self) -> bool:
+        if self._attempts.claims_wait and self._pulse.is_heard:
+            # What is granted now and known to nobody later would be lost.
+            return False
         return all(self._lifelines.is_tied(attempt.id) for attempt in self._attempts.all())
 
     def _end_attempts(self, reason: Stop) -> None:
