@@ -72,11 +72,11 @@ def _run_chunk(lab: Lab, row: Row, count: int, wish: Wish) -> dict[str, Any]:
         entry = asdict(lab.try_row(row, count=count, seed=seed))
     except Exception:  # noqa: BLE001 - whatever breaks a trial is told in the report, and the next row is tried
         # Counted as tried, or a row that always breaks would never end.
-        entry = {"key": row.key, "seed": seed, "count": count, "wrong": [traceback.format_exc()]}
+        entry = {"key": row.key, "seed": seed, "count": count, "wrong": [traceback.format_exc()], "late": []}
     if entry["wrong"]:
         entry["logs"] = str(_keep_logs(lab, row, seed))
     entry["took_seconds"] = round(time.monotonic() - began, 1)
-    told = "; ".join(line.strip().splitlines()[-1] for line in entry["wrong"]) or "holds"
+    told = "; ".join(line.strip().splitlines()[-1] for line in [*entry["wrong"], *entry["late"]]) or "holds"
     sys.stderr.write(f"{row.key} seed {seed}: {entry['count']} in {entry['took_seconds']} s: {told}\n")
     return entry
 

@@ -45,6 +45,9 @@ class Report:
     """The same at the speed of real life, as far as it scales."""
     facts: dict[str, Any]
     wrong: list[str]
+    """What must never be: work lost, doubled, accepted from the wrong hands, left behind."""
+    late: list[str]
+    """What took longer than it may."""
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Lab:
 
     def body(self, script: str, **facts: Any) -> dict[str, Any]:
         """A task that runs this in a computer, written down in the ledger."""
-        told = self.ledger.script(script, host=self.stack.host)
+        told = self.ledger.script(script, host=self.stack.ledger_host)
         return {"title": "a fault's job", "instructions": told, "agent_id": self.agent} | facts
 
     def submit(self, script: str, **facts: Any) -> str:
@@ -161,8 +164,9 @@ class Lab:
         slowest = self._slowest(runs, load.accepted if load else {})
         if tally.stall_seconds is not None:
             slowest = tally.stall_seconds
-        if row.limit_seconds is not None and slowest > self.stack.tempo.within(row.limit_seconds):
-            wrong.append(f"a job waited {slowest:.1f} s, more than {row.limit_seconds} s of real life")
+        late = []
+        if row.limit_seconds is not None and slowest > (limit := self.stack.tempo.within(row.limit_seconds)):
+            late.append(f"a job waited {slowest:.1f} s, and may {limit:.1f} s")
         return Report(
             key=row.key,
             seed=seed,
@@ -173,6 +177,7 @@ class Lab:
             slowest_real_seconds=round(slowest * self.stack.tempo.factor, 1),
             facts=tally.facts,
             wrong=wrong,
+            late=late,
         )
 
     @contextmanager
@@ -222,6 +227,8 @@ class Lab:
 
     def _left_over(self) -> list[str]:
         runs = [f"attempt {run.attempt} of job {run.job}" for run in self.ledger.open()]
+        if self.stack.docker is not None:
+            runs += [f"container {' '.join(item['Names'])}" for item in self.stack.docker.containers()]
         return runs + [f"process {process.pid}" for process in self.stack.computers()]
 
     def _judge(self, accepted: Sequence[str], tally: Tally) -> list[str]:
@@ -265,6 +272,8 @@ def lab(plan: Plan, **variables: str) -> Iterator[Lab]:
     ledger = Ledger()
     try:
         with running(plan, **variables) as stack:
+            if stack.docker is not None:
+                ledger.listen_in(stack.docker.network)
             agent = stack.agent(name="load", runtime="command", computer={"network": "open"})
             yield Lab(stack, ledger, agent)
     finally:

@@ -6,13 +6,16 @@ of its computer lives, so the kernel tells when a computer is gone. All moments 
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
+_CLONE_NEWNET = 0x40000000
 _SCRIPT = """exec bash -c '
 exec 3<>/dev/tcp/{host}/{port} || exit 71
 echo "start $JOB_ID $ATTEMPT {mark}" >&3
@@ -46,10 +49,34 @@ class Ledger:
         self._server = socket.create_server(("", 0), backlog=512)
         self.port: int = self._server.getsockname()[1]
         self._changed = threading.Condition()
-        threading.Thread(target=self._accept, name="ledger", daemon=True).start()
+        self._servers: list[socket.socket] = []
+        self._serve_on(self._server)
 
     def close(self) -> None:
-        self._server.close()
+        for server in self._servers:
+            # A thread in accept() notices this, and not a mere close.
+            server.shutdown(socket.SHUT_RDWR)
+            server.close()
+
+    def listen_in(self, namespace: Path) -> None:
+        """Listen in another network namespace too, on the same port."""
+        made: list[socket.socket] = []
+
+        def make() -> None:
+            # Only this thread enters; the socket stays where it was made.
+            with namespace.open() as handle:
+                if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+            made.append(socket.create_server(("", self.port), backlog=512))
+
+        thread = threading.Thread(target=make, name="ledger abroad")
+        thread.start()
+        thread.join()
+        self._serve_on(made[0])
+
+    def _serve_on(self, server: socket.socket) -> None:
+        self._servers.append(server)
+        threading.Thread(target=self._accept, args=(server,), name="ledger", daemon=True).start()
 
     def script(self, body: str, *, host: str = "127.0.0.1", mark: str = "-") -> str:
         """A shell script that writes itself down around `body` (bash, without single quotes)."""
@@ -83,10 +110,10 @@ class Ledger:
         with self._changed:
             return self._changed.wait_for(lambda: run.gone is not None, seconds)
 
-    def _accept(self) -> None:
+    def _accept(self, server: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._server.accept()
+                connection, _ = server.accept()
             except OSError:
                 return  # closed
             threading.Thread(target=self._serve, args=(connection,), name="ledger line", daemon=True).start()

@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.faults.row import Row
 
-_HEAD = "| row | fault | times | jobs | run again | violations | slowest | seeds | commit | date |"
-_RULE = "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+_HEAD = "| row | fault | times | jobs | run again | violations | late | slowest | seeds | commit | date |"
+_RULE = "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 
 
 def summed_up(entries: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -24,6 +24,7 @@ def _of_row(row: Row, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "jobs": sum(entry.get("jobs", 0) for entry in entries),
         "reruns": sum(entry.get("reruns", 0) for entry in entries),
         "violations": [told for entry in entries for told in entry["wrong"]],
+        "late": [told for entry in entries for told in entry["late"]],
         "slowest_seconds": max(entry.get("slowest_seconds", 0.0) for entry in entries),
         "facts": _added(entries),
         "seeds": [entry["seed"] for entry in entries],
@@ -62,6 +63,7 @@ def _line(row: dict[str, Any]) -> str:
         str(row["jobs"]),
         str(row["reruns"]),
         str(len(row["violations"])),
+        str(len(row["late"])),
         f"{row['slowest_seconds']} s",
         seeds,
         ", ".join(row["commits"]),

@@ -17,6 +17,7 @@ import httpx
 import psutil
 
 from tests.faults.disk import SmallDisk
+from tests.faults.docker import GATEWAY, LastingDaemon
 from tests.faults.failing import CONTROL, FACTOR, SKEW, STRUCK, WITHOUT_VARIABLE
 from tests.faults.network import Network
 from tests.faults.reader import Reader, reader_of
@@ -29,7 +30,6 @@ from tests.services.redis import RedisServer
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "the admin of the faults"
-DOCKER_HOST = "DOCKER_HOST"
 LIVELY = Tempo()
 STORE_BYTES, HOME_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 _READY_SECONDS = 60.0
@@ -47,6 +47,8 @@ class Plan:
     is_networked: bool = False
     """Each node in a network namespace of its own, so that it can be cut off."""
     driver: str = "process"
+    live_restore: bool = False
+    """Whether containers outlive dockerd."""
     has_shifted_clocks: bool = False
     has_small_disks: bool = False
     """The database, and each node's home, on a file system of its own that can be filled up."""
@@ -137,6 +139,7 @@ class Stack:
     dispatchers: list[Part]
     postgres: PostgresCluster | None = None
     network: Network | None = None
+    docker: LastingDaemon | None = None
     disks: dict[str, SmallDisk] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
 
@@ -225,9 +228,16 @@ class Stack:
             self.network.close()
         if self.postgres is not None:
             self.postgres.stop()
+        if self.docker is not None:
+            self.docker.stop()
         self.redis.stop()
         for disk in self.disks.values():
             disk.close()
+
+    @property
+    def ledger_host(self) -> str:
+        """The address under which jobs reach the ledger."""
+        return self.host if self.docker is None else GATEWAY
 
     def computers(self) -> list[psutil.Process]:
         """Processes of sandboxes that are on the machine, whoever still knows of them."""
@@ -282,8 +292,12 @@ def running(plan: Plan, **variables: str) -> Iterator[Stack]:
     redis = RedisServer()
     postgres = PostgresCluster(durable=True) if plan.database == "postgresql" else None
     network = Network() if plan.is_networked else None
+    docker = LastingDaemon(live_restore=plan.live_restore) if plan.driver == "docker" else None
+    if docker is not None:
+        variables = {**variables, "LONGSHORE_DOCKER_SOCKET": docker.socket_url}
     host = "127.0.0.1" if network is None else network.host
     stack = _make(plan, directory, redis, postgres, network, host, variables)
+    stack.docker = docker
     try:
         _begin(stack)
         yield stack

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 FACTOR = 6.0
 SLACK_SECONDS = 8.0
-"""What does not scale: starting a process, fixed timeouts and back-offs, a machine that others use too."""
+"""What does not scale: starting a process, fixed timeouts and back-offs. More where more than one wants each core."""
 
 _SECONDS = {
     "heartbeat_seconds": 10.0,
@@ -37,7 +38,7 @@ class Tempo:
 
     def within(self, seconds: float) -> float:
         """How long something may take here that may take so long in real life."""
-        return self.scaled(seconds) + SLACK_SECONDS
+        return self.scaled(seconds) + SLACK_SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
     def variables(self) -> dict[str, str]:
         """The settings of coordinator and node, scaled."""

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from tests.faults.row import Row
-from tests.faults.rows import broker, networks, people, processes, stores
+from tests.faults.rows import broker, docker, networks, people, processes, soak, stores
 
-_ALL = (*processes.ROWS, *broker.ROWS, *stores.ROWS, *networks.ROWS, *people.ROWS)
+_ALL = (
+    *processes.ROWS,
+    *docker.ROWS,
+    *broker.ROWS,
+    *stores.ROWS,
+    *networks.ROWS,
+    *people.ROWS,
+    *soak.ROWS,
+)
 ROWS: tuple[Row, ...] = tuple(sorted(_ALL, key=lambda row: row.key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.stack import Plan
+from tests.faults.tempo import Tempo
 
 PATIENT = (
     ("LONGSHORE_INFRA_MAX_ATTEMPTS", "100"),
@@ -10,6 +11,8 @@ PATIENT = (
 )
 
 ON_SQLITE = Plan(settings=PATIENT)
+ON_DOCKER = Plan(driver="docker", nodes=2, slots=2, settings=PATIENT, tempo=Tempo(1.0))
+"""As fast as life: a daemon must be able to come back within a lease, and its start does not scale."""
 ON_NETWORKS = Plan(is_networked=True, settings=PATIENT)
 WITH_CLOCKS = Plan(has_shifted_clocks=True, settings=PATIENT)
 WITH_DISKS = Plan(has_small_disks=True, nodes=2, settings=PATIENT)
