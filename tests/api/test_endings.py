@@ -12,9 +12,11 @@ from flask.testing import FlaskClient
 from coordinator.domains.identity.rights import Role
 from coordinator.domains.queue import redriving
 from coordinator.domains.queue import service as queue
+from coordinator.domains.queue.nodes import WAITERS
 from coordinator.domains.queue.placing import Ticket
 from coordinator.domains.queue.redriving import Principal
 from coordinator.resources import Resources
+from coordinator.store.database import Database
 from coordinator.upkeep.deadlines import expire_overdue
 from coordinator.upkeep.leases import lose_expired
 from shared.clock import FrozenClock, rfc3339
@@ -219,6 +221,17 @@ class TestDeadlines:
         assert (view.state, view.reason_code) == ("dead", "deadline_exceeded")
 
 
+def plan_of(database: Database, statement: Any) -> str:
+    """How the database would run it, with the reasons to prefer whole tables taken away: test tables are tiny."""
+    text = str(statement.compile(database.engine, compile_kwargs={"literal_binds": True}))
+    with database.read() as tx:
+        if not database.is_sqlite:
+            tx.conn.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            tx.conn.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
+        explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+        return "\n".join(str(row[-1]) for row in tx.conn.exec_driver_sql(explain + text))
+
+
 class TestExclusive:
     @pytest.fixture
     def other(self, client: FlaskClient, node: TestNode, resources: Resources) -> TestNode:
@@ -378,6 +391,11 @@ class TestExclusive:
         assert job_of(resources, job_id).hold_reason is None
         second.beat()
         assert len(place_all(resources).tickets) == 1
+
+    def test_a_heartbeat_finds_what_waits_without_looking_at_all_jobs(self, database: Database) -> None:
+        plan = plan_of(database, WAITERS.params(node_id="node"))
+        assert "ix_jobs_exclusive" in plan
+        assert "SCAN jobs" not in plan
 
     def test_tasks_and_executions_take_it_and_agents_have_a_default(
         self, operator: Person, node: TestNode, resources: Resources

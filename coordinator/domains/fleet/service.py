@@ -107,7 +107,8 @@ def beat(tx: Transaction, resources: Resources, node_id: str, told: Heartbeat) -
     if not node.is_approved:
         # Somebody may be about to approve it, and nothing else would tell it so.
         return _soon(_reply(resources.settings, node, status))
-    wants = queue.heartbeat(tx, resources, node_id=node_id, held=told.attempts, restarted=restarted, present=told.present)
+    held, present = told.attempts, told.present
+    wants = queue.heartbeat(tx, resources, node_id=node_id, held=held, restarted=restarted, present=present)
     url = broker_access.url_of(resources, node)
     reply = replace(
         _reply(resources.settings, node, status),

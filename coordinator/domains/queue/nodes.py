@@ -82,15 +82,14 @@ def abandon_node(tx: Transaction, resources: Resources, node_id: str, *, reason_
 
 
 # Asked at every heartbeat, and answered by an index that is empty unless exclusive work waits.
-_WAITERS = (
+WAITERS = (
     select_jobs()
     .add_columns(attempts.c.id.label("attempt_id"), attempts.c.node_name)
     .join(attempts, attempts.c.id == jobs.c.waits_for_attempt_id)
     .where(literal_column("jobs.waits_for_attempt_id IS NOT NULL"), attempts.c.node_id == bindparam("node_id"))
-    .where(jobs.c.state.in_([str(JobState.queued), str(JobState.dead)]))
-    .order_by(jobs.c.id)
     .with_for_update(of=jobs)
 )
+"""In no order, as SQLite would walk through all jobs to have one; nobody else locks several of these and waits."""
 
 
 def confirm_gone(
@@ -100,7 +99,7 @@ def confirm_gone(
 
     `by` says who knows; None: the node itself.
     """
-    rows = [row for row in tx.conn.execute(_WAITERS, {"node_id": node_id}) if row.attempt_id not in there]
+    rows = [row for row in tx.conn.execute(WAITERS, {"node_id": node_id}) if row.attempt_id not in there]
     for job in (job_of(row) for row in rows):
         if job.state is JobState.dead:
             # Its timeline has ended; should it go round again, it will find nothing to wait for.

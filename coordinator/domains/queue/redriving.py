@@ -10,8 +10,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, literal_column, select, update
 
+from coordinator.domains.identity import audit
 from coordinator.domains.queue import decisions, moves, store
 from coordinator.domains.queue.letters import OPEN, Candidate, LetterFilter, lock_dead
 from coordinator.domains.queue.models import dead_letters, job_results, jobs
@@ -104,18 +105,21 @@ def prune(tx: Transaction, *, days: float) -> int:
     """Close letters that nobody decided about for so many days (0: never); answers how many."""
     if not days:
         return 0
-    old = [dead_letters.c.created_at < tx.now - timedelta(days=days)]
-    found = [candidate.job for candidate in lock_dead(tx, old, limit=PRUNE_BATCH)]
+    # Found by age first: asked for both at once, SQLite would walk through all jobs to have them in order.
+    old = select(dead_letters.c.job_id).where(OPEN, dead_letters.c.created_at < tx.now - timedelta(days=days))
+    ids = tx.conn.scalars(old.limit(PRUNE_BATCH)).all()
+    found = [candidate.job for candidate in lock_dead(tx, [jobs.c.id.in_(ids)], limit=PRUNE_BATCH)] if ids else []
     if found:
         _close(tx, [job.id for job in found], how="pruned", by=None)
         _tell(tx, found, "letter.pruned", f"nobody decided about it for {days:g} days: no longer offered")
+        audit.record(tx, audit.SYSTEM, "dead_letter.pruned", after={"count": len(found), "days": days})
     return len(found)
 
 
 def _moments(tx: Transaction, resources: Resources, count: int) -> list[datetime | None]:
     """When each of them may run: behind what was released before, a second's worth at a time."""
     fresh = (jobs.c.generation > 1, jobs.c.fail_count == 0, jobs.c.infra_count == 0, jobs.c.started_at.is_(None))
-    waiting = (jobs.c.state == "queued", jobs.c.not_before >= tx.now)
+    waiting = (jobs.c.state == literal_column("'queued'"), jobs.c.not_before >= tx.now)
     last = tx.conn.scalar(select(func.max(jobs.c.not_before)).where(*waiting, *fresh))
     start = tx.now if last is None else last + timedelta(seconds=1)
     rate = resources.settings.redrive_per_second
