@@ -13,13 +13,14 @@ import redis
 from sqlalchemy import func, select
 
 from coordinator.broker_advice import advise
-from coordinator.config import Settings, SettingsError
+from coordinator.config import Settings
 from coordinator.resources import LOCAL_REDIS, Resources, make_resources
 from coordinator.store import migrate
 from shared.errors import LongshoreError
 from shared.queue import logins
 from shared.queue.broker import parse_broker
 from shared.queue.logins import LoginsRefused
+from shared.settings import SettingsError
 
 MIN_FREE_BYTES = 1024**3
 MAX_SKEW = timedelta(seconds=2)

@@ -10,16 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.queue.broker import parse_broker
-
-PREFIX = "LONGSHORE_"
-
-
-class SettingsError(Exception):
-    """A variable is wrong; the text names it and says what is wrong."""
+from shared.settings import PREFIX, build
 
 
 class Settings(BaseSettings):
@@ -143,15 +138,7 @@ def load_settings(**overrides: Any) -> Settings:
 
     Creates HOME and, when nobody gave them, a secret key and an admin password inside it (mode 0600).
     """
-    given = {name: value for name, value in overrides.items() if value is not None}
-    for name in Settings.model_fields:
-        if name not in given and (path := os.environ.get(f"{PREFIX}{name.upper()}_FILE")):
-            given[name] = _read_secret_file(name, Path(path))
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        raise SettingsError(_explain(error)) from None
-    return _completed(settings)
+    return _completed(build(Settings, overrides, os.environ))
 
 
 def inherited_environment(*, without: Iterable[str] = ()) -> dict[str, str]:
@@ -187,18 +174,3 @@ def _kept(given: SecretStr, path: Path, length: int) -> SecretStr:
             os.link(draft, path)
         draft.unlink()
     return SecretStr(path.read_text().strip())
-
-
-def _read_secret_file(name: str, path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise SettingsError(f"{PREFIX}{name.upper()}_FILE: cannot read {path}: {error.strerror}") from None
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for fault in error.errors():
-        name = ".".join(str(part) for part in fault["loc"])
-        lines.append(f"{PREFIX}{name.upper()}: {fault['msg'].removeprefix('Value error, ')}")
-    return "; ".join(lines)

@@ -17,9 +17,10 @@ import typer
 
 from shared import logs
 from shared.errors import LongshoreError
+from shared.settings import SettingsError
 from worker.checks import check as check_all
 from worker.computer.choose import Choice, choose_driver
-from worker.config import Settings, SettingsError, load_settings, parse_labels
+from worker.config import Settings, load_settings, parse_labels
 from worker.daemon import AGAIN, CREDENTIAL_VOID, Daemon
 from worker.enrolling import identity_of
 from worker.home import Home, HomeError

@@ -7,14 +7,10 @@ import platform
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-PREFIX = "LONGSHORE_"
-
-
-class SettingsError(Exception):
-    """A variable is wrong; the text names it and says what is wrong."""
+from shared.settings import PREFIX, build
 
 
 class Settings(BaseSettings):
@@ -79,13 +75,7 @@ def load_settings(**overrides: Any) -> Settings:
     # Docker's own variable counts too: whoever points the docker command elsewhere means us as well.
     if "docker_socket" not in given and not os.environ.get(f"{PREFIX}DOCKER_SOCKET"):
         given["docker_socket"] = os.environ.get("DOCKER_HOST") or None
-    for name in Settings.model_fields:
-        if name not in given and (path := os.environ.get(f"{PREFIX}{name.upper()}_FILE")):
-            given[name] = _read_file(name, Path(path))
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        raise SettingsError(_explain(error)) from None
+    settings = build(Settings, given, os.environ)
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
 
 
@@ -98,18 +88,3 @@ def parse_labels(items: list[str]) -> dict[str, str]:
             raise ValueError(f"{item!r} is not NAME=VALUE")
         labels[name.strip()] = value.strip()
     return labels
-
-
-def _read_file(name: str, path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise SettingsError(f"{PREFIX}{name.upper()}_FILE: cannot read {path}: {error.strerror}") from None
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for fault in error.errors():
-        name = ".".join(str(part) for part in fault["loc"])
-        lines.append(f"{PREFIX}{name.upper()}: {fault['msg']}")
-    return "; ".join(lines)

@@ -10,9 +10,9 @@ import typer
 from typer._click.core import Command, Context
 from typer.core import TyperGroup
 
-from coordinator.config import SettingsError
 from shared import __version__
 from shared.errors import LongshoreError
+from shared.settings import SettingsError
 
 FAILED = 1
 WRONG_USE = 2

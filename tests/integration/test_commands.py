@@ -59,6 +59,17 @@ def test_a_wrong_setting_is_named_with_code_2_and_without_a_traceback(run: Run) 
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("command", [("serve",), ("dispatch",), ("up",), ("check",)], ids=" ".join)
+def test_a_broker_that_celery_or_we_cannot_use_is_refused_with_the_reason(run: Run, command: tuple[str, ...]) -> None:
+    cluster = run(*command, LONGSHORE_REDIS_URL="redis+cluster://:hidden@one:7000/0")
+    rabbit = run(*command, LONGSHORE_NODE_REDIS_URL="amqp://user:hidden@one//")
+
+    assert (cluster.returncode, rabbit.returncode) == (2, 2)
+    assert "LONGSHORE_REDIS_URL: Celery does not work on Redis Cluster" in cluster.stderr
+    assert "LONGSHORE_NODE_REDIS_URL: RabbitMQ is not supported" in rabbit.stderr
+    assert "hidden" not in cluster.stderr + rabbit.stderr
+
+
 def test_an_option_overrides_its_variable(run: Run, tmp_path: Path) -> None:
     run("db", "upgrade", "--home", str(tmp_path / "other"))
 
@@ -186,7 +197,31 @@ def test_check_tells_of_a_redis_that_forgets_and_evicts(migrated: Run, redis_ser
     assert ended.returncode == 1
     assert {name for name, finding in found.items() if finding["ok"] is False} == {"redis appendonly"}
     assert found["redis maxmemory-policy"]["ok"] is True
+    assert found["node logins"]["ok"] is True
+    assert found["redis without login"]["ok"] is True
     assert found["clock"]["ok"] is True
+
+
+def test_check_tells_of_a_redis_that_makes_no_logins_and_of_one_that_asks_for_none(
+    migrated: Run, redis_server: RedisServer
+) -> None:
+    url = f"redis://modest:pw@127.0.0.1:{redis_server.port}/0"
+    with redis_server.client() as client:
+        client.acl_setuser("modest", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"], categories=["+@all"])
+        client.acl_setuser("modest", enabled=True, commands=["-acl", "-config"], keys=["*"], categories=["+@all"])
+        try:
+            client.acl_setuser("default", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"])
+            shared = _findings(migrated("check", "--json", LONGSHORE_REDIS_URL=url, LONGSHORE_ENV="production"))
+            own = _findings(migrated("check", "--json", LONGSHORE_REDIS_URL=url, LONGSHORE_NODE_BROKER_LOGINS="own"))
+        finally:
+            client.acl_deluser("modest")
+            client.acl_setuser("default", passwords=[f"+{redis_server.password}"])
+
+    assert (shared["node logins"]["ok"], own["node logins"]["ok"]) == (None, False)
+    assert "all nodes share one" in shared["node logins"]["message"]
+    assert "nodes get none" in own["node logins"]["message"]
+    assert (shared["redis without login"]["ok"], own["redis without login"]["ok"]) == (False, None)
+    assert shared["redis maxmemory-policy"]["message"] == "may not be asked here; it should be noeviction"
 
 
 def test_check_is_content_with_everything_in_place(migrated: Run) -> None:

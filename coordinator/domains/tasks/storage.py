@@ -17,9 +17,10 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from coordinator.config import Settings, SettingsError
+from coordinator.config import Settings
 from coordinator.domains.tasks.filenames import attachment
 from shared.errors import NotFound, Unavailable
+from shared.settings import SettingsError
 
 CHUNK_BYTES = 1024 * 1024
 PART_BYTES = 8 * 1024 * 1024

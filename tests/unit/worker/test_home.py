@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.config import SettingsError, load_settings
+from shared.settings import SettingsError
+from worker.config import load_settings
 from worker.home import Home, HomeError, Identity
 from worker.unit import unit_text
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.config import Settings, SettingsError
+from coordinator.config import Settings
 from coordinator.domains.tasks.storage import (
     ContentMissing,
     Label,
@@ -22,6 +22,7 @@ from coordinator.domains.tasks.storage import (
 )
 from shared.errors import PayloadTooLarge, Unavailable
 from shared.ids import new_id
+from shared.settings import SettingsError
 
 MIB = 1024 * 1024
 LABEL = Label("report.txt", "text/plain")
