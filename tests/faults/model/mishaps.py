@@ -67,9 +67,14 @@ def _mishaps_of_node(world: World, node: SimulatedNode) -> Iterator[Step]:
     if world.picture.attempts:
         forge = _counted(world, "ticket forged", partial(_forge, world, node))
         yield Step(0.3, f"{name} gets an old or foreign ticket", forge)
-    if (daemon := node.acts) is not None and world.has_room:
-        pretend = _counted(world, "claim and report forged", partial(_pretend, world, node, daemon))
-        yield Step(1.0, f"{name} claims and reports what is not its own", pretend)
+    running = [
+        attempt.id
+        for attempt in world.picture.attempts.values()
+        if attempt.state == "running" and attempt.node_id == node.id
+    ]
+    if running and (daemon := node.acts) is not None and world.has_room:
+        pretend = _counted(world, "claim and report forged", partial(_pretend, world, node, daemon, running))
+        yield Step(1.2, f"{name} claims and reports what somebody else has", pretend)
 
 
 def _mishaps_of_chief(world: World, chief: Chief) -> Iterator[Step]:
@@ -81,7 +86,7 @@ def _mishaps_of_chief(world: World, chief: Chief) -> Iterator[Step]:
     yield Step(0.2, f"{chief.name} is killed", _counted(world, "dispatcher killed", chief.kill))
     told = f"{chief.name} {'comes back' if chief.is_paused else 'is paused'}"
     yield Step(
-        (0.6 if chief.is_paused else 0.4),
+        (0.4),
         told,
         _counted(world, "dispatcher paused or back", partial(setattr, chief, "is_paused", not chief.is_paused)),
     )
@@ -128,14 +133,12 @@ def _forge(world: World, node: SimulatedNode) -> None:
     world.broker.push(node.id, attempt.id, attempt.job_id)
 
 
-def _pretend(world: World, node: SimulatedNode, daemon: Daemon) -> None:
-    """Ask for an attempt that somebody has, and report it with a token nobody was given: both must be refused."""
+def _pretend(world: World, node: SimulatedNode, daemon: Daemon, running: list[str]) -> None:
+    """Ask again for what runs here already, and report it with a token nobody was given: both must be refused."""
     who = f"pretender {node.name}"
-    running = [attempt for attempt in world.picture.attempts.values() if attempt.state == "running"]
-    if not running or who in world.busy:
+    if who in world.busy:
         return
-    own = [attempt for attempt in running if attempt.node_id == node.id]
-    attempt_id, token = world.dice.choice(own or running).id, f"{world.dice.getrandbits(256):064x}"
+    attempt_id, token = world.dice.choice(running), f"{world.dice.getrandbits(256):064x}"
     report = {"attempt_id": attempt_id, "token": token, "outcome": "succeeded", "digest": "0" * 64, "result": {}}
     claim = {"attempt_id": attempt_id, "nonce": token[:32]}
     body = {"epoch": daemon.epoch, "claims": [claim], "reports": [report]}

@@ -8,8 +8,11 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from sqlalchemy import select
+
 from coordinator.dispatcher import Dispatcher
 from coordinator.domains.queue import decisions, leadership, moves, tokens
+from coordinator.domains.queue import sync as sync_module
 from coordinator.domains.queue.models import attempts, leaders
 from coordinator.domains.queue.states import AttemptState, JobState
 from tests.faults.model.schedule import Playhouse
@@ -83,10 +86,8 @@ def without_leader_epoch(_: Playhouse) -> Iterator[None]:
     """Who led once writes on as a leader."""
 
     def require(tx: Any, term: Any, *, also: tuple[Any, ...] = ()) -> Any:
-        leads = tx.conn.execute(leaders.select()).first()
-        return demand(tx, replace(term, holder=leads.holder, epoch=leads.epoch) if leads else term, also=also)
+        return tx.conn.execute(select(leaders.c.epoch, *also), {"now": tx.now}).first()
 
-    demand = leadership.require
     with patch.object(leadership, "require", require):
         yield
 
@@ -96,6 +97,30 @@ def without_one_live_index(house: Playhouse) -> Iterator[None]:
     """The database itself does not mind a second live attempt."""
     one_live = next(index for index in attempts.indexes if index.name == "ix_attempts_one_live")
     with house.without_index(one_live):
+        yield
+
+
+@contextmanager
+def without_row_locks(_: Playhouse) -> Iterator[None]:
+    """Claims and reports are decided on rows that others may change meanwhile."""
+    # Guards of the rows would still refuse the second writer, but with an error where there has to be an answer.
+    unlocked = sync_module._LOCK_PAIRS._generate()
+    unlocked._for_update_arg = None
+    with patch.object(sync_module, "_LOCK_PAIRS", unlocked):
+        yield
+
+
+@contextmanager
+def without_hold_on_the_lead(_: Playhouse) -> Iterator[None]:
+    """Who leads looks once, and may be deposed before it has written."""
+
+    def held(also: Any) -> Any:
+        unlocked = hold(also)._generate()
+        unlocked._for_update_arg = None
+        return unlocked
+
+    hold = leadership._held
+    with patch.object(leadership, "_held", held):
         yield
 
 
@@ -127,6 +152,13 @@ MUTATIONS: dict[str, Mutation] = {
     "leases do not run out": without_duty("lose_expired"),
     "deadlines do not expire": without_duty("expire_overdue"),
 }
+
+
+OVERLAPPING: dict[str, Mutation] = {
+    "rows are not locked": without_row_locks,
+    "the lead is not held": without_hold_on_the_lead,
+}
+"""What is seen only where transactions overlap."""
 
 
 def _on_what_was(verdict: Any, kind: type[Any], job: Any, attempt: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
 import psycopg
@@ -54,6 +55,7 @@ class Picture:
     """job → attempt whose result was kept"""
     leader: tuple[str, int] | None = None
     """who leads, and the epoch"""
+    led_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +93,13 @@ class Reader:
             "SELECT id, job_id, number, node_id, takes_slot, state, reason_code, result_digest, node_epoch"
             " FROM attempts ORDER BY id"
         )
-        leaders = self._ask("SELECT holder, epoch FROM leaders")
+        leaders = self._ask("SELECT holder, epoch, until FROM leaders")
         return Picture(
             {row[0]: JobRow(*row) for row in jobs},
             {row[0]: AttemptRow(*row) for row in attempts},
             {row[0]: row[1] for row in self._ask("SELECT job_id, attempt_id FROM job_results")},
             (leaders[0][0], leaders[0][1]) if leaders else None,
+            _moment(leaders[0][2]) if leaders else None,
         )
 
     def results(self) -> dict[str, Any]:
@@ -158,3 +161,8 @@ def _postgresql(url: URL) -> Any:
 
 def _document(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
+
+
+def _moment(value: Any) -> datetime:
+    told = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)

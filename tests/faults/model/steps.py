@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ def going_on(world: World) -> Iterator[Step]:
 def _of_chief(world: World, chief: Chief) -> Iterator[Step]:
     if not chief.acts or chief.name in world.busy:
         return
-    yield Step((1.0 if chief.leads else 0.5), f"{chief.name} leads or campaigns", partial(_lead, world, chief), 1)
+    yield Step(1.0, f"{chief.name} leads or campaigns", partial(_lead, world, chief), 1)
     if chief.unpublished:
         yield Step(6.0, f"{chief.name} publishes", partial(_publish, world, chief))
     elif chief.leads:
@@ -68,20 +69,29 @@ def _lead(world: World, chief: Chief) -> None:
 
 def _place(world: World, chief: Chief) -> None:
     if chief.can_place():
-        world.call(f"lead {chief.name} place", chief.name, chief.place, partial(_led, world, chief, chief.holder))
+        world.call(
+            f"lead {chief.name} place",
+            chief.name,
+            chief.place,
+            partial(_led, world, chief, (chief.holder, world.clock.now())),
+        )
 
 
 def _repair(world: World, chief: Chief) -> None:
     duties = chief.duties()
     name, perform = duties[chief.next_duty % len(duties)]
     chief.next_duty += 1
-    world.call(f"lead {chief.name} {name}", chief.name, perform, partial(_led, world, chief, chief.holder))
+    world.call(
+        f"lead {chief.name} {name}", chief.name, perform, partial(_led, world, chief, (chief.holder, world.clock.now()))
+    )
 
 
-def _led(world: World, chief: Chief, holder: tuple[str, int] | None, outcome: Outcome) -> None:
-    """A write that went through was made by who led at its commit."""
-    if isinstance(outcome, Done) and world.picture.leader != holder:
-        told = f"{holder} wrote, {world.picture.leader} leads"
+def _led(world: World, chief: Chief, term: tuple[tuple[str, int] | None, datetime], outcome: Outcome) -> None:
+    """A write that went through was made by who led at its commit, in a term that had not run out when it began."""
+    holder, began = term
+    until = world.picture.led_until
+    if isinstance(outcome, Done) and (world.picture.leader != holder or until is None or until < began):
+        told = f"{holder} wrote, {world.picture.leader} leads until {until}, and it is {began}"
         world.blame([Violation("only who leads writes as a leader", told)])
     chief.after(outcome)
 
