@@ -37,11 +37,20 @@ PYTHON = "python3 -u"
 
 _PLACE = (
     'mkdir -p "$WORK/.job" "$WORK/input" "$WORK/artifacts" && cat > "$WORK/.job/script" '
+    '&& [ "$(wc -c < "$WORK/.job/script")" -eq "$1" ] '
     '|| {{ echo "the script could not be stored" >&2; exit 126; }}; '
     'exec {interpreter} "$WORK/.job/script" < /dev/null'
 )
-"""The script comes in on stdin and is stored before it starts: one call into the computer instead of two, no limit of
-an argument's length, and nothing of the script in the host's list of processes."""
+
+
+def starting(interpreter: str, size: int) -> tuple[str, ...]:
+    """The command that takes a script of `size` bytes from its stdin and runs it.
+
+    The script is stored before it starts: one call into the computer instead of two, no limit of an argument's length,
+    and nothing of the script in the host's list of processes. Its size is told, because a daemon that dies while it
+    feeds the script in must not leave the first half of it running.
+    """
+    return "/bin/sh", "-c", _PLACE.format(interpreter=interpreter), "sh", str(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +105,7 @@ class Script:
         limits: Callable[[], Limits],
         max_output_bytes: int,
     ) -> None:
-        self._argv = ("/bin/sh", "-c", _PLACE.format(interpreter=interpreter))
+        self._interpreter = interpreter
         self._computers = computers
         self._files = files
         self._shipper = shipper
@@ -161,11 +170,12 @@ class Script:
         return _Printed(caps, budget, LineSplitter(_keeper(lines, budget)), lines)
 
     def _exec(self, attempt: Attempt, computer: Computer, printed: _Printed, lifeline: Lifeline | None) -> ExecResult:
+        script = (attempt.spec.script or "").encode()
         return computer.exec(
-            self._argv,
+            starting(self._interpreter, len(script)),
             timeout_seconds=attempt.spec.timeout_seconds,
             env=environment_of(attempt),
-            stdin=(attempt.spec.script or "").encode(),
+            stdin=script,
             on_output=printed.splitter.feed,
             cancel=attempt.stopping,
             grace_seconds=attempt.spec.cancel_grace_seconds,
