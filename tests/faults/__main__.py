@@ -36,6 +36,8 @@ class Wish:
     state: Path
     report: Path | None
     seed: int
+    schedules: int
+    """How many schedules of the model, on each database, after the rows."""
 
 
 def main() -> int:
@@ -46,11 +48,25 @@ def main() -> int:
         share = (deadline - time.monotonic()) / (len(wish.rows) - place)
         _run_row(row, wish, commit, until=time.monotonic() + share)
     told = summed_up(_read(wish.state), ROWS)
+    model = _play_model(wish)
     print(as_markdown(told))
     if wish.report is not None:
-        wish.report.write_text(json.dumps(told, indent=2) + "\n")
+        wish.report.write_text(json.dumps({"commit": commit, "rows": told, "model": model}, indent=2) + "\n")
         wish.report.with_suffix(".md").write_text(as_markdown(told))
-    return 1 if any(row["violations"] for row in told) else 0
+    return 1 if any(item["violations"] for item in [*told, *model]) else 0
+
+
+def _play_model(wish: Wish) -> list[dict[str, Any]]:
+    """The same rules in a model with simulated nodes, clock and broker: many more schedules in the same time."""
+    if not wish.schedules:
+        return []
+    words = ["--seeds", str(wish.schedules), "--start", str(wish.seed)]
+    argv = [sys.executable, "-m", "tests.faults.model", *words]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    if not done.stdout.strip():
+        raise RuntimeError(f"the model said nothing: {done.stderr[-2000:]}")
+    told = json.loads(done.stdout)
+    return told if isinstance(told, list) else [told]
 
 
 def _run_row(row: Row, wish: Wish, commit: str, *, until: float) -> None:
@@ -120,6 +136,7 @@ def _wish(words: Sequence[str]) -> Wish:
     parser.add_argument("--state", type=Path, default=Path("faults.jsonl"), help="where the run is written down")
     parser.add_argument("--report", type=Path, help="a JSON file for the report; the table lies beside it as .md")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3)), help="the first seed")
+    parser.add_argument("--model", type=int, default=0, help="so many schedules of the model, too")
     given = parser.parse_args(words)
     rows = [row for row in ROWS if not given.row or {str(row.number), row.name, row.key} & set(given.row)]
     if not rows:
@@ -128,7 +145,7 @@ def _wish(words: Sequence[str]) -> Wish:
     if budget is None:
         parser.error(f"{given.budget!r} is no length of time; write 90s, 30m or 2h")
     seconds = float(budget[1]) * UNITS[budget[2]]
-    return Wish(rows, given.count, seconds, given.state, given.report, given.seed)
+    return Wish(rows, given.count, seconds, given.state, given.report, given.seed, given.model)
 
 
 if __name__ == "__main__":

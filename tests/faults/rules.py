@@ -39,7 +39,7 @@ WITHOUT: Mapping[str, Mapping[str, Change]] = {
         "coordinator.dispatcher:lose_expired": _does_nothing,
         "coordinator.domains.queue.nodes:_lose_forgotten": _forgets_nothing,
     },
-    "recovery": {"worker.daemon:recover": _forgets_nothing},
+    "recovery": {"worker.recovery:Recovery.run": _forgets_nothing},
     "self-fence": {"worker.daemon:Daemon._on_silence": _forgets_nothing},
 }
 """Rule → what stands in its place, by module:name."""

@@ -22,6 +22,9 @@ _SECONDS = {
     "reap_seconds": 60.0,
     "stop_grace_seconds": 5.0,
     "canary_seconds": 30.0,
+    "breaker_window_seconds": 120.0,
+    "breaker_recovery_seconds": 60.0,
+    "breaker_recovery_cap_seconds": 600.0,
 }
 """The defaults, in real seconds."""
 

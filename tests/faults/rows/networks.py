@@ -25,7 +25,8 @@ def partition(lab: Lab, random: Random, count: int) -> Tally:
     tally = Tally(facts={"seconds": {str(seconds): 0 for seconds in sorted(LENGTHS)}, "from": {}})
     for number in range(count):
         seconds = LENGTHS[number % len(LENGTHS)]
-        whom = random.choice(("coordinator", "redis", "both"))
+        # The first cut of all is one that a node must notice.
+        whom = random.choice(("coordinator", "both") if number == 0 else ("coordinator", "redis", "both"))
         one_way = random.random() < 0.3
         length = lab.stack.tempo.scaled(seconds) + 4
         job_id = lab.submit(f"sleep {length:.1f}")
