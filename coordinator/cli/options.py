@@ -56,7 +56,7 @@ def database_of(settings: Settings) -> Iterator[Database]:
 
 
 def whoever_runs_this() -> Who:
-    """Who acts from the command line, as the audit trail tells it: the coordinator, in the hands of a user of the host."""
+    """Who acts from the command line, for the audit trail: the coordinator, by the hands of a user of its host."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

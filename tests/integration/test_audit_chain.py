@@ -51,7 +51,7 @@ def test_rows_are_sealed_in_order_and_the_chain_is_whole(database: Database) -> 
 def test_a_hash_is_what_the_documentation_says(database: Database) -> None:
     awkward = 'quotes " and \\ backslashes, tabs\t, ünïcödé 🚢, \u2028 and \x7f'
     with database.write() as tx:
-        audit.record(tx, ADA, "settings.changed", before={"note": awkward, "n": 1.5}, message=awkward)
+        audit.record(tx, ADA, "fleet.paused", before={"note": awkward, "n": 1.5}, message=awkward)
     write_rows(database, 2)
     seal_all(database)
 

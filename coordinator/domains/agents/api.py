@@ -107,7 +107,14 @@ def stop_agent(call: Call, agent_id: str) -> dict[str, Any]:
     return _answer(call, service.set_status(call.tx, call.resources, _to_change(call, agent_id), AgentStatus.offline))
 
 
-@agents.post("/agents/<id:agent_id>/pause", may="agents:write", reply=AgentView, etag=True, errors=(409,))
+@agents.post(
+    "/agents/<id:agent_id>/pause",
+    may="agents:write",
+    reply=AgentView,
+    etag=True,
+    errors=(409,),
+    audit="agent.paused",
+)
 def pause_agent(call: Call, agent_id: str) -> dict[str, Any]:
     """Pause an agent: what runs goes on, what waits is held with a reason.
 
@@ -116,7 +123,7 @@ def pause_agent(call: Call, agent_id: str) -> dict[str, Any]:
     return _answer(call, service.pause(call.tx, call.resources, _to_change(call, agent_id)))
 
 
-@agents.post("/agents/<id:agent_id>/resume", may="agents:write", reply=AgentView, etag=True)
+@agents.post("/agents/<id:agent_id>/resume", may="agents:write", reply=AgentView, etag=True, audit="agent.resumed")
 def resume_agent(call: Call, agent_id: str) -> dict[str, Any]:
     """Resume a paused agent; one that is not paused stays as it is."""
     return _answer(call, service.resume(call.tx, call.resources, _to_change(call, agent_id)))

@@ -255,9 +255,7 @@ def pause_group(call: Call, group: str) -> dict[str, Any]:
     return _pause(call, Scope.group, group)
 
 
-@fleet.post(
-    "/workers/groups/<path:group>/resume", may="workers:write", reply=schemas.PausedView, audit="group.resumed"
-)
+@fleet.post("/workers/groups/<path:group>/resume", may="workers:write", reply=schemas.PausedView, audit="group.resumed")
 def resume_group(call: Call, group: str) -> dict[str, Any]:
     """Resume a group of workers."""
     return _resume(call, Scope.group, group)
@@ -299,9 +297,7 @@ def fence_worker(call: Call, worker_id: str) -> dict[str, Any]:
     return _view(node, standing(call.tx))
 
 
-@fleet.delete(
-    "/admin/workers/<id:worker_id>", may="workers:approve", status=204, errors=(404,), audit="worker.removed"
-)
+@fleet.delete("/admin/workers/<id:worker_id>", may="workers:approve", status=204, errors=(404,), audit="worker.removed")
 def remove_worker(call: Call, worker_id: str) -> None:
     """Remove a worker for good: its credential is void at once, its work goes elsewhere."""
     before = service.get(call.tx, worker_id)

@@ -36,6 +36,7 @@ def list_circuit_breakers(call: Call) -> Page[dict[str, Any]]:
     status=201,
     also={200: BreakerView},
     example={"name": "llm:openai/gpt-4o", "failure_threshold": 10, "window_seconds": 60},
+    audit="breaker.configured",
 )
 def configure_circuit_breaker(call: Call) -> Reply:
     """Create a circuit breaker, or change the numbers it decides by.
@@ -48,6 +49,7 @@ def configure_circuit_breaker(call: Call) -> Reply:
     stored, is_new = breakers.configure(
         call.tx, call.resources, name, numbers, by=call.actor.id, by_name=call.actor.name
     )
+    call.audit("breaker.configured", resource_id=name, after=numbers | {"is_new": is_new})
     (view,) = _views(call, [stored], FEW)
     where = f"{PREFIXES[call.version]}/circuit-breakers/{quote(name, safe='/:@')}"
     return Reply(view, status=201, headers={"Location": where}) if is_new else Reply(view, status=200)
@@ -66,6 +68,7 @@ def get_circuit_breaker(call: Call, name: str) -> dict[str, Any]:
     body=ReasonBody,
     reply=BreakerForcedView,
     example={"reason": "the provider announced an outage"},
+    audit="breaker.forced_open",
 )
 def force_open_circuit_breaker(call: Call, name: str) -> dict[str, Any]:
     """Open a circuit breaker until it is reset: work that depends on it waits, what runs goes on."""
@@ -78,6 +81,7 @@ def force_open_circuit_breaker(call: Call, name: str) -> dict[str, Any]:
     body=ReasonBody,
     reply=BreakerForcedView,
     example={"reason": "the failures are of our own making"},
+    audit="breaker.forced_closed",
 )
 def force_close_circuit_breaker(call: Call, name: str) -> dict[str, Any]:
     """Close a circuit breaker until it is reset: whatever fails, it does not open."""
@@ -90,6 +94,7 @@ def force_close_circuit_breaker(call: Call, name: str) -> dict[str, Any]:
     body=ReasonBody,
     reply=BreakerForcedView,
     example={"reason": "the provider is back"},
+    audit="breaker.reset",
 )
 def reset_circuit_breaker(call: Call, name: str) -> dict[str, Any]:
     """Close a circuit breaker, clear its counts and whatever was forced on it; its numbers stay."""

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from coordinator.config import Settings
+from coordinator.domains.identity import audit
 from coordinator.domains.queue import breaker_store, moves
 from coordinator.domains.queue.breaker_store import Change, Dependence, Stored
 from coordinator.domains.queue.moves import Move
@@ -51,6 +52,11 @@ EVERYBODY = "default"
 _EVENTS = {
     BreakerState.open: "breaker.opened",
     BreakerState.half_open: "breaker.half_open",
+    BreakerState.closed: "breaker.closed",
+}
+_ACTIONS = {
+    BreakerState.open: "breaker.opened",
+    BreakerState.half_open: "breaker.half_opened",
     BreakerState.closed: "breaker.closed",
 }
 QUIET = timedelta(days=7)
@@ -181,9 +187,25 @@ def record(
     cause = after.cause or ""
     breaker_store.note_change(tx, after.name, Change(tx.now, str(before.state), str(after.state), cause, by))
     moves.announce(tx, [_event(tx, before, after)])
+    if by is None:
+        _tell_trail(tx, before, after)
     tx.after_commit(lambda: _log(before, after, by))
     if resources is not None:
         nudge(tx, resources, "breaker")
+
+
+def _tell_trail(tx: Transaction, before: Breaker, after: Breaker) -> None:
+    """What a breaker does by itself; what admins do to it is told by their requests."""
+    facts = [{"state": str(each.state), "forced": each.forced} for each in (before, after)]
+    audit.record(
+        tx,
+        audit.SYSTEM,
+        _ACTIONS[after.state],
+        resource_id=after.name,
+        before=facts[0],
+        after=facts[1],
+        message=after.cause,
+    )
 
 
 def _event(tx: Transaction, before: Breaker, after: Breaker) -> dict[str, Any]:

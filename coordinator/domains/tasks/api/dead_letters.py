@@ -22,6 +22,7 @@ from coordinator.domains.tasks.service import dead_letters as service
 from coordinator.domains.tasks.service import orders
 from coordinator.domains.tasks.service.dead_letters import Entry, Retried
 from coordinator.http.slice import Call, ListOf, Page, Reply, Slice
+from coordinator.store.database import Transaction
 
 dead_letters = Slice("dead letters", "Tasks and executions that failed for good, until an admin decides about them")
 
@@ -44,6 +45,7 @@ def list_dead_letters(call: Call) -> Page[dict[str, Any]]:
     also={202: DeadLetterView},
     errors=(404, 409),
     example={"task_id": "019aa7c4-5b1e-7d3a-9c58-2f6f1f0c2d11", "reason": "the input is wrong, ask the customer"},
+    audit="dead_letter.added",
 )
 def add_dead_letter(call: Call) -> Reply:
     """Put a task or an execution into the dead letter queue by hand.
@@ -79,6 +81,7 @@ def get_dead_letter_stats(call: Call) -> dict[str, Any]:
     transaction="none",
     idempotent=True,
     example={"reason": "timeout", "newer_than_seconds": 86400},
+    audit="dead_letter.redriven_all",
 )
 def retry_dead_letters(call: Call) -> dict[str, Any]:
     """Send all dead letters, or those that the filters mean, round again.
@@ -88,8 +91,12 @@ def retry_dead_letters(call: Call) -> dict[str, Any]:
     """
     with call.read() as tx:
         wanted = _meant(call.body, tx.now)
+
+    def tell(tx: Transaction, count: int) -> None:
+        call.audit("dead_letter.redriven_all", after={"count": count, "wanted": call.body}, tx=tx)
+
     retried = service.retry_all(
-        call.write, call.resources, call.space, wanted, by=_by(call), seconds=service.RETRY_ALL_SECONDS
+        call.write, call.resources, call.space, wanted, by=_by(call), seconds=service.RETRY_ALL_SECONDS, tell=tell
     )
     return {"retried_count": retried.count, "message": _told(retried)}
 
@@ -100,7 +107,13 @@ def get_dead_letter(call: Call, entry_id: str) -> dict[str, Any]:
     return _view(service.get(call.tx, call.space, entry_id))
 
 
-@dead_letters.post("/dead-letter/<id:entry_id>/retry", may="dead_letters:write", reply=DeadLetterView, errors=(409,))
+@dead_letters.post(
+    "/dead-letter/<id:entry_id>/retry",
+    may="dead_letters:write",
+    reply=DeadLetterView,
+    errors=(409,),
+    audit="dead_letter.redriven",
+)
 def retry_dead_letter(call: Call, entry_id: str) -> dict[str, Any]:
     """Send one round again, at once and with all its tries.
 
@@ -110,7 +123,7 @@ def retry_dead_letter(call: Call, entry_id: str) -> dict[str, Any]:
     return _view(service.retry(call.tx, call.resources, call.space, entry_id, by=_by(call)))
 
 
-@dead_letters.delete("/dead-letter/<id:entry_id>", may="dead_letters:write", status=204)
+@dead_letters.delete("/dead-letter/<id:entry_id>", may="dead_letters:write", status=204, audit="dead_letter.dismissed")
 def remove_dead_letter(call: Call, entry_id: str) -> None:
     """Take one out of the dead letter queue: it stays failed and is no longer offered."""
     service.remove(call.tx, call.space, entry_id, by=_by(call))

@@ -108,9 +108,16 @@ def retry(tx: Transaction, resources: Resources, space: str, job_id: str, *, by:
 
 
 def retry_all(
-    write: Write, resources: Resources, space: str, wanted: LetterFilter, *, by: Principal, seconds: float
+    write: Write,
+    resources: Resources,
+    space: str,
+    wanted: LetterFilter,
+    *,
+    by: Principal,
+    seconds: float,
+    tell: Callable[[Transaction, int], None] | None = None,
 ) -> Retried:
-    """Send all that are meant round again, oldest first, in transactions of their own.
+    """Send all that are meant round again, oldest first, in transactions of their own; `tell` is part of each.
 
     Each of these moves its jobs and closes their letters together: wherever it is cut short, a job has either gone
     round again or is still offered. Those that die meanwhile are left for the next call.
@@ -123,7 +130,10 @@ def retry_all(
             found = redriving.lock_to_redrive(tx, space, wanted, limit=RETRY_BATCH, after=after)
             there = agents.find_to_use(tx, space, {one.job.agent_id for one in found if one.job.agent_id})
             able = [one.job for one in found if one.job.agent_id is None or one.job.agent_id in there]
-            count += redriving.redrive(tx, resources, able, by=by, is_paced=True)
+            redriven = redriving.redrive(tx, resources, able, by=by, is_paced=True)
+            if tell is not None and (redriven or not count):
+                tell(tx, redriven)
+            count += redriven
         if len(found) < RETRY_BATCH:
             return Retried(count, is_all=True)
         if time.monotonic() >= until:
