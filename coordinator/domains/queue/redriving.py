@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, func, insert, literal_column, select, update
 
 from coordinator.domains.identity import audit
-from coordinator.domains.identity import audit
 from coordinator.domains.queue import decisions, moves, store
 from coordinator.domains.queue.letters import OPEN, Candidate, LetterFilter, lock_dead
 from coordinator.domains.queue.models import dead_letters, job_results, jobs
@@ -113,7 +112,6 @@ def prune(tx: Transaction, *, days: float) -> int:
     if found:
         _close(tx, [job.id for job in found], how="pruned", by=None)
         _tell(tx, found, "letter.pruned", f"nobody decided about it for {days:g} days: no longer offered")
-        audit.record(tx, audit.SYSTEM, "dead_letter.pruned", after={"count": len(found), "days": days})
         audit.record(tx, audit.SYSTEM, "dead_letter.pruned", after={"count": len(found), "days": days})
     return len(found)
 
