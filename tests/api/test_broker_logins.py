@@ -76,9 +76,7 @@ def test_from_the_withdrawal_on_it_can_do_nothing_and_what_was_open_is_closed(
             with resources.database.write() as tx:
                 fleet.remove(tx, resources, node.id)
         with pytest.raises(redis_library.ConnectionError):
-            # What it was called with may still come.
-            while waiting.read_response() is not None:
-                waiting.send_command("BRPOP", node_queue(node.id), "0")
+            _read_to_the_end(waiting, node)
         with pytest.raises(redis_library.exceptions.AuthenticationError):
             own.ping()
     assert node.id not in logins.known(redis)
@@ -160,6 +158,12 @@ def test_a_shared_login_can_be_wished_for(resources: Resources, settings: Settin
 
 def _with(resources: Resources, settings: Settings) -> Resources:
     return make_resources(settings, database=resources.database, clock=resources.clock)
+
+
+def _read_to_the_end(connection: Any, node: TestNode) -> None:
+    """Read the queue until the connection breaks: what the node was called with may still come."""
+    while connection.read_response() is not None:
+        connection.send_command("BRPOP", node_queue(node.id), "0")
 
 
 def _view(client: FlaskClient, node: TestNode) -> dict[str, Any]:
