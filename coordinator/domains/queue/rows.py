@@ -103,3 +103,12 @@ def pair_of(row: Row[Any]) -> tuple[Attempt, Job]:
     values = dict(zip(ATTEMPT_FIELDS, row[: len(ATTEMPT_FIELDS)], strict=True))
     values["state"] = AttemptState(values["state"])
     return Attempt(**values), job_of(row, len(ATTEMPT_FIELDS))
+
+
+def is_torn(attempt: Attempt, job: Job) -> bool:
+    """Whether they cannot be of one moment: a live attempt is its job's current one and stands where the job stands."""
+    if attempt.state is AttemptState.dispatched:
+        return job.state is not JobState.dispatched or job.current_attempt_id != attempt.id
+    if attempt.state is AttemptState.running:
+        return job.state not in (JobState.running, JobState.cancelling) or job.current_attempt_id != attempt.id
+    return False

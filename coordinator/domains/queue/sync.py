@@ -13,7 +13,7 @@ from coordinator.domains.queue.breaker_store import ANY_BREAKER
 from coordinator.domains.queue.limits import Limits
 from coordinator.domains.queue.losses import circumstances, earlier_losses
 from coordinator.domains.queue.models import attempts, jobs
-from coordinator.domains.queue.rows import Attempt, Job, pair_of, select_pairs
+from coordinator.domains.queue.rows import Attempt, Job, is_torn, pair_of, select_pairs
 from coordinator.domains.queue.signals import nudge
 from coordinator.domains.queue.states import AttemptState, JobState
 from coordinator.domains.queue.tokens import attempt_token, token_hash
@@ -55,6 +55,7 @@ _LOCK_PAIRS = (
     .order_by(jobs.c.id)
     .with_for_update(of=jobs)
 )
+_PAIRS = select_pairs().where(attempts.c.id.in_(bindparam("ids", expanding=True)))
 _SPECS = select(jobs.c.id, jobs.c.spec).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
 
 
@@ -74,6 +75,10 @@ def lock_pairs(tx: Transaction, attempt_ids: Collection[str]) -> tuple[Pairs, di
         has_breakers = bool(row.has_breakers)
         if row.spec is not None:
             specs[job.id] = row.spec
+    if torn := [attempt.id for attempt, job in pairs.values() if is_torn(attempt, job)]:
+        # PostgreSQL waited for somebody who held these jobs, then gave the jobs as they are and the attempts as they had
+        # been before. Now that the jobs are ours, both can be read as they are.
+        pairs |= {pair[0].id: pair for pair in map(pair_of, tx.conn.execute(_PAIRS, {"ids": torn}))}
     return pairs, specs, has_breakers
 
 

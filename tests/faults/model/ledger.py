@@ -20,7 +20,7 @@ class Ran(StrEnum):
     """Somebody ended it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Container:
     """One start of one attempt."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,9 @@ def mishaps(world: World) -> Iterator[Step]:
             likely = 2.0 if parcel.outcome is not None and parcel.body.get("claims") else 0.5
             yield Step(likely, f"{parcel.kind} of {parcel.epoch} is lost", partial(_lose, world, parcel))
             yield Step(0.5, f"{parcel.epoch} gives up its {parcel.kind}", partial(_give_up, world, parcel))
+        if parcel.outcome is None and parcel.kind == "sync" and parcel.is_awaited:
+            again = _counted(world, "request doubled", partial(_double, world, parcel))
+            yield Step(0.8, f"{parcel.kind} of {parcel.epoch} is sent twice", again)
     for chief in world.chiefs:
         yield from _mishaps_of_chief(world, chief)
     for mood in type(world.broker.mood):
@@ -107,7 +111,7 @@ def _turn(world: World, mood: Any) -> None:
 def _lose(world: World, parcel: Parcel) -> None:
     """Request or answer is gone, and the node learns so."""
     world.told.faults["request lost" if parcel.outcome is None else "answer lost"] += 1
-    if f"{parcel.kind} of {parcel.epoch}" not in world.busy:
+    if parcel.key not in world.busy:
         world.parcels.remove(parcel)
     world.node(parcel.node).give_up(parcel)
 
@@ -116,6 +120,11 @@ def _give_up(world: World, parcel: Parcel) -> None:
     """The node waits no longer; its request arrives all the same, later."""
     world.told.faults["request late"] += 1
     world.node(parcel.node).give_up(parcel)
+
+
+def _double(world: World, parcel: Parcel) -> None:
+    """Something between node and coordinator sends the request once more."""
+    world.parcels.append(replace(parcel, is_awaited=False))
 
 
 def _kill(world: World, node: SimulatedNode) -> None:

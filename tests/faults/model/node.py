@@ -23,7 +23,7 @@ LIGHT_SLOTS = 3
 _OUTCOMES = {Ran.succeeded: Outcome.succeeded, Ran.failed: Outcome.failed, Ran.broke: Outcome.lost}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Parcel:
     """A request on its way, and its answer on its way back."""
 
@@ -36,8 +36,13 @@ class Parcel:
     """False once its sender is dead or has given up waiting; the coordinator may still get it."""
     outcome: CallOutcome | None = None
 
+    @property
+    def key(self) -> str:
+        """A name of its own, whatever else its sender sends."""
+        return f"parcel {id(self)}"
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Held:
     """An attempt in hand: granted, and its report not yet answered."""
 

@@ -26,14 +26,14 @@ class Step(NamedTuple):
     """How often it is worth doing once all is healed; None for what ends by itself."""
 
 
-MOST_JOBS = 14
+MOST_ORDERS = 9
 
 
 def going_on(world: World) -> Iterator[Step]:
     """The steps of those who do their work: with these alone everything comes to its end."""
     if world.strands is not None:
         for strand in world.strands.movable():
-            yield Step(4.0, f"{strand.call.name} goes on", partial(world.strands.go_on, strand))
+            yield Step(strand.pace, f"{strand.call.name} goes on", partial(world.strands.go_on, strand))
         if world.strands.all and not world.strands.movable():
             yield Step(1.0, "all wait for each other", world.strands.untangle)
     if world.has_room:
@@ -106,18 +106,16 @@ def _publish(world: World, chief: Chief) -> None:
 
 def _of_parcel(world: World, parcel: Parcel) -> Iterator[Step]:
     name = f"{parcel.kind} of {parcel.epoch}"
-    if parcel.outcome is None and name not in world.busy:
-        yield Step(5.0, f"{name} arrives", partial(_arrive, world, parcel, name))
-    elif parcel.outcome is not None:
+    if parcel.outcome is not None:
         yield Step(5.0, f"{name} is answered", partial(_answer, world, parcel))
+    elif parcel.key not in world.busy:
+        yield Step(5.0, f"{name} arrives", partial(_arrive, world, parcel))
 
 
-def _arrive(world: World, parcel: Parcel, name: str) -> None:
+def _arrive(world: World, parcel: Parcel) -> None:
     node = world.node(parcel.node)
     work = partial(world.desk.beat if parcel.kind == "beat" else world.desk.sync, node.credential, parcel.body)
-    # Who has given up asks again while the first request is still at work: that one is then nobody's.
-    who = name if parcel.is_awaited else f"{name} (nobody waits)"
-    world.call(f"{parcel.kind} {node.name}", who, work, partial(_served, world, parcel))
+    world.call(f"{parcel.kind} {node.name}", parcel.key, work, partial(_served, world, parcel))
 
 
 def _served(world: World, parcel: Parcel, outcome: Outcome) -> None:
@@ -186,7 +184,7 @@ def _start(world: World, node: SimulatedNode, held: Held) -> None:
 
 def of_people(world: World) -> Iterator[Step]:
     """What people do while all is as it should be, and while it is not."""
-    if len(world.picture.jobs) < MOST_JOBS:
+    if len(world.asked) < MOST_ORDERS:
         yield Step(4.0, "a client has work", partial(_order, world))
     if not world.has_room:
         return

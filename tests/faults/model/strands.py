@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 
 from tests.faults.model.stage import Call, Stage, Where
 
+SLOW, QUICK = 0.4, 8.0
+SHARE_OF_SLOW = 0.3
 _LOOK_SECONDS = 0.004
 """So long a step may take before we ask whether it waits for another's lock."""
 _PATIENCE_SECONDS = 20.0
@@ -31,6 +33,8 @@ class Strand:
         self._go = threading.Semaphore(0)
         self._at_rest = threading.Event()
         self.is_blocked = False
+        self.pace = QUICK
+        """How likely it is to be the next to move."""
         call.rest = self._rest
         self._thread = threading.Thread(target=self._run, name=call.name, daemon=True)
 
@@ -86,6 +90,9 @@ class Strands:
 
     def begin(self, call: Call) -> Strand:
         strand = Strand(self._stage, call, share_of_rests=self._share_of_rests)
+        # One of them may hang while the world goes on; more would leave nobody to go on.
+        if all(other.pace == QUICK for other in self.all) and call.dice.random() < SHARE_OF_SLOW:
+            strand.pace = SLOW
         self.all.append(strand)
         self.go_on(strand)
         return strand
