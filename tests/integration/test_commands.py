@@ -215,7 +215,7 @@ def test_check_tells_of_a_redis_that_makes_no_logins_and_of_one_that_asks_for_no
             own = _findings(migrated("check", "--json", LONGSHORE_REDIS_URL=url, LONGSHORE_NODE_BROKER_LOGINS="own"))
         finally:
             client.acl_deluser("modest")
-            client.acl_setuser("default", passwords=[f"+{redis_server.password}"])
+            client.acl_setuser("default", enabled=True, passwords=[f"+{redis_server.password}"])
 
     assert (shared["node logins"]["ok"], own["node logins"]["ok"]) == (None, False)
     assert "all nodes share one" in shared["node logins"]["message"]
