@@ -42,7 +42,11 @@ def store_lines(tx: Transaction, *, node_id: str, lines: Sequence[Mapping[str, A
 
 
 def _lock(tx: Transaction, node_id: str, by_attempt: Mapping[str, Sequence[LogLine]]) -> dict[str, Any]:
-    """The attempts that this node may speak for, their jobs locked so that the timeline has one writer at a time."""
+    """The attempts that this node may speak for, their jobs locked so that the timeline has one writer at a time.
+
+    The attempts are locked too: PostgreSQL reads anew only what it locks when it had to wait, and a batch that came
+    again while the first was being stored would be stored twice by the old count.
+    """
     query = (
         select(
             attempts.c.id, attempts.c.number, attempts.c.token_hash, attempts.c.lines_stored, jobs.c.id.label("job_id")
@@ -51,7 +55,7 @@ def _lock(tx: Transaction, node_id: str, by_attempt: Mapping[str, Sequence[LogLi
         .where(attempts.c.id.in_(list(by_attempt)), attempts.c.node_id == node_id)
         .where(attempts.c.state == str(AttemptState.running))
         .order_by(jobs.c.id)
-        .with_for_update(of=jobs)
+        .with_for_update(of=[jobs, attempts])
     )
     return {row.id: row for row in tx.conn.execute(query) if row.token_hash == token_hash(by_attempt[row.id][0].token)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from flask.testing import FlaskClient
@@ -17,6 +17,8 @@ from tests.factories.fleet import TestNode, new_job, place_all, submit
 from tests.faults.model.reader import Reader
 from tests.services.databases import PostgresSite
 from tests.services.processes import wait_until
+
+T = TypeVar("T")
 
 
 @pytest.fixture(params=["postgresql"])
@@ -33,14 +35,23 @@ def reader(database_site: PostgresSite) -> Iterator[Reader]:
 
 def sync_twice(resources: Resources, reader: Reader, node: TestNode, **body: Any) -> tuple[SyncReply, SyncReply]:
     """The answers to one request that came twice: the second one waits until the first has committed."""
-    answers: list[SyncReply] = []
 
-    def ask(tx: Transaction) -> None:
-        answers.append(queue.sync(tx, resources, node_id=node.id, request=Sync(node.epoch, **body)))
+    def ask(tx: Transaction) -> SyncReply:
+        return queue.sync(tx, resources, node_id=node.id, request=Sync(node.epoch, **body))
+
+    return twice(resources, reader, ask)
+
+
+def twice(resources: Resources, reader: Reader, ask: Callable[[Transaction], T]) -> tuple[T, T]:
+    """What `ask` answers in two transactions, of which the second waits until the first has committed."""
+    answers: list[T] = []
+
+    def act(tx: Transaction) -> None:
+        answers.append(ask(tx))
 
     with resources.database.write() as first:
-        ask(first)
-        second = _Beside(resources, ask)
+        act(first)
+        second = _Beside(resources, act)
         wait_until(lambda: second.backend and reader.blocked(second.backend), what="a second request that waits")
     second.join()
     return answers[0], answers[1]
@@ -91,3 +102,18 @@ def test_a_report_that_comes_again_while_the_first_is_decided_is_accepted_too(
     first, second = sync_twice(resources, reader, node, reports=[report])
 
     assert first.reports == second.reports == {ticket.attempt_id: "accepted"}
+
+
+def test_lines_that_come_again_while_the_first_are_stored_are_stored_once(
+    client: FlaskClient, resources: Resources, reader: Reader
+) -> None:
+    node = TestNode(client, resources).approve()
+    submit(resources, new_job())
+    (ticket,) = place_all(resources).tickets
+    spoken = {"attempt_id": ticket.attempt_id, "token": node.claim(ticket)["token"], "stream": "stdout"}
+    lines = [spoken | {"offset": number, "level": "info", "message": f"line {number}"} for number in range(3)]
+
+    first, second = twice(resources, reader, lambda tx: queue.store_lines(tx, node_id=node.id, lines=lines))
+
+    assert first == (3, [])
+    assert second == (0, [])
