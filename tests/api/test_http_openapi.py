@@ -23,6 +23,8 @@ from coordinator.resources import Resources
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 METHODS = {"get", "post", "put", "patch", "delete"}
+PUBLISHED_LIMITS = {"/api/v1/admin/audit": 100}
+"""Lists whose `limit`, when none is asked for, was published as another than their version's."""
 
 Operation = tuple[str, str, dict[str, Any]]
 
@@ -138,7 +140,9 @@ def test_lists_describe_their_page(operations: list[Operation]) -> None:
         seen.add(version)
         parameters = {each["name"]: each["schema"] for each in operation["parameters"] if each["in"] == "query"}
         assert {"limit", "offset", "page"} <= parameters.keys(), path
-        assert (parameters["limit"]["default"], parameters["limit"]["maximum"]) == PAGES[version]
+        usual, greatest = PAGES[version]
+        usual = PUBLISHED_LIMITS.get(path, usual)
+        assert (parameters["limit"]["default"], parameters["limit"]["maximum"]) == (usual, greatest), path
     assert "v1" in seen
 
 
