@@ -227,6 +227,18 @@ class TestRefusals:
         last = trail_of(database)[-1]
         assert facts(last, "outcome", "address", "unrecorded") == ("refused", HERE, 5)
 
+    def test_a_process_that_stops_tells_what_it_left_out(
+        self, resources: Resources, database: Database, as_viewer: dict[str, str]
+    ) -> None:
+        app = create_app(resources)
+        clerk = app.extensions["longshore"].clerk
+        clerk.settle_by_itself()
+        for _ in range(PER_ADDRESS + 3):
+            app.test_client().get("/api/v1/admin/audit", headers=as_viewer)
+        clerk.close()
+
+        assert trail_of(database)[-1]["unrecorded"] == 3
+
     def test_a_trail_that_cannot_be_written_does_not_change_the_answer_and_is_made_up_for(
         self,
         client: FlaskClient,
