@@ -1,4 +1,4 @@
-"""Rows that need networks, clocks or disks of their own, or the strict rule about poison."""
+"""Rows that need clocks or disks of their own, or the strict rule about poison."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import pytest
 
 from tests.faults.row import Row, Try
 from tests.faults.rows import ROWS
-from tests.faults.rows.plans import ON_DOCKER, ON_POSTGRESQL, ON_SQLITE
+from tests.faults.rows.plans import ON_DOCKER, ON_NETWORKS, ON_POSTGRESQL, ON_SQLITE
 
 pytestmark = pytest.mark.slow
 
-SPECIAL: list[Row] = [row for row in ROWS if row.plan not in (ON_DOCKER, ON_POSTGRESQL, ON_SQLITE)]
+SHARED = (ON_DOCKER, ON_NETWORKS, ON_POSTGRESQL, ON_SQLITE)
+SPECIAL: list[Row] = [row for row in ROWS if row.plan not in SHARED]
 
 
 @pytest.mark.parametrize("row", SPECIAL, ids=lambda row: row.key)

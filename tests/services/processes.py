@@ -121,8 +121,9 @@ class Child:
 
     def _family(self) -> list[psutil.Process]:
         """All it started: by descent, and by the mark for those that have left the tree."""
+        # Once it has been waited for, its number may be somebody else's: numbers come round again within minutes.
         try:
-            children = psutil.Process(self.pid).children(recursive=True)
+            children = psutil.Process(self.pid).children(recursive=True) if self.is_running else []
         except psutil.NoSuchProcess:
             children = []
         marked = [process for process in _marked(self._mark) if process.pid != self.pid]

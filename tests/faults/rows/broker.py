@@ -129,7 +129,7 @@ ROWS = (
         inject=flush,
         plan=ON_SQLITE,
         aim=50,
-        few=4,
+        few=3,
         limit_seconds=20,
         rate=12.0,
     ),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.faults.lab import Lab
 
 GRACE_SECONDS = 5.0
+REFUSAL_SECONDS = 120.0
 POISON_LOSSES = 3
 FORK_BOMB = "bomb() { bomb | bomb & }; bomb; sleep 20"
 MEMORY_BOMB = "x=aaaaaaaaaaaaaaaa; while true; do x=$x$x; done"
@@ -201,7 +202,7 @@ def refuse(lab: Lab, random: Random, count: int) -> Tally:
             retry = {"max_attempts": 100, "base_seconds": 0.1, "cap_seconds": 0.3}
             jobs = [lab.submit(body, agent_id=agent_id, retry=retry) for _ in range(20)]
             tally.jobs |= set(jobs)
-            lab.pause(120)
+            lab.pause(REFUSAL_SECONDS)
             let_in()
             lab.until_state(jobs, "succeeded", real_seconds=600)
         _judge_breaker(lab, tally, name, jobs)

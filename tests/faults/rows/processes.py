@@ -152,7 +152,7 @@ ROWS = (
         inject=freeze_daemons,
         plan=ON_SQLITE,
         aim=50,
-        few=2,
+        few=1,
         limit_seconds=None,
     ),
 )

@@ -69,7 +69,7 @@ ROWS = (
         inject=soak,
         plan=ON_POSTGRESQL,
         aim=2000,
-        few=3,
+        few=2,
         chunk=100,
     ),
 )
