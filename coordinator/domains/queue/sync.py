@@ -76,8 +76,8 @@ def lock_pairs(tx: Transaction, attempt_ids: Collection[str]) -> tuple[Pairs, di
         if row.spec is not None:
             specs[job.id] = row.spec
     if torn := [attempt.id for attempt, job in pairs.values() if is_torn(attempt, job)]:
-        # PostgreSQL waited for somebody who held these jobs, then gave the jobs as they are and the attempts as they had
-        # been before. Now that the jobs are ours, both can be read as they are.
+        # PostgreSQL waited for somebody who held these jobs, then gave the jobs as they are, the attempts as they were
+        # before. Now that the jobs are ours, both can be read as they are.
         pairs |= {pair[0].id: pair for pair in map(pair_of, tx.conn.execute(_PAIRS, {"ids": torn}))}
     return pairs, specs, has_breakers
 
