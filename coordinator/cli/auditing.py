@@ -67,6 +67,8 @@ def _in_words(verdict: Verdict, wanted: Head | None) -> str:
     if verdict.problem is not None:
         return f"The audit trail is broken: {verdict.problem}."
     whole = f"{verdict.rows} rows, whole from {verdict.start.sequence + 1} to {verdict.head.sequence}"
+    if not verdict.rows:
+        whole = "no sealed rows"
     through = f", through the exported head {wanted.sequence}" if wanted else ""
     waiting = f"\n{verdict.unsealed} more wait for the dispatcher to seal them." if verdict.unsealed else ""
     return f"The audit trail has {whole}{through}.\nHead: {verdict.head}{waiting}"

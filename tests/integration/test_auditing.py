@@ -93,6 +93,11 @@ def test_a_trail_that_was_cut_is_found_with_the_exported_head_alone(own: Databas
     assert (held.returncode, "ends at 2, before 3" in held.stdout) == (1, True)
 
 
+def test_an_empty_trail_is_nothing_to_complain_of(run: Run) -> None:
+    found = run("audit", "verify")
+    assert (found.returncode, found.stdout.splitlines()[0]) == (0, "The audit trail has no sealed rows.")
+
+
 def test_what_is_no_head_is_refused_in_words(run: Run) -> None:
     ended = run("audit", "verify", "--head", "3:nonsense")
     assert ended.returncode == 1
