@@ -140,9 +140,13 @@ class Reader:
             return False
         return True
 
-    def blocked(self, backend: int) -> bool:
-        """Whether this connection of PostgreSQL's waits for a lock now."""
-        return bool(self._ask(f"SELECT cardinality(pg_blocking_pids({backend})) > 0")[0][0])
+    def blockers(self, backend: int) -> frozenset[int]:
+        """Whose locks this connection of PostgreSQL's waits for now."""
+        return frozenset(self._ask(f"SELECT pg_blocking_pids({backend})")[0][0])
+
+    def interrupt(self, backend: int) -> None:
+        """End what this connection waits for, as a time limit would."""
+        self._ask(f"SELECT pg_cancel_backend({backend})")
 
     def _ask(self, statement: str) -> Sequence[Sequence[Any]]:
         rows: Sequence[Sequence[Any]] = self._connection.execute(statement).fetchall()

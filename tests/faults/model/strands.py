@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
@@ -19,6 +19,14 @@ _PATIENCE_SECONDS = 20.0
 
 class Stuck(AssertionError):
     """All strands wait, and none of them goes on."""
+
+
+class Locks(Protocol):
+    """Who waits for whom on the server."""
+
+    def blockers(self, backend: int) -> frozenset[int]: ...
+
+    def interrupt(self, backend: int) -> None: ...
 
 
 class Strand:
@@ -42,21 +50,21 @@ class Strand:
     def is_over(self) -> bool:
         return self.call.outcome is not None
 
-    def go_on(self, is_blocked: Callable[[int], bool]) -> None:
+    def go_on(self, locks: Locks) -> None:
         """Move to the next rest, to the end, or to a lock that another strand holds."""
         self._at_rest.clear()
         if self._thread.ident is None:
             self._thread.start()
         else:
             self._go.release()
-        self.settle(is_blocked)
+        self.settle(locks)
 
-    def settle(self, is_blocked: Callable[[int], bool]) -> None:
+    def settle(self, locks: Locks) -> None:
         """Return once it rests, is over, or waits for a lock."""
         waited = 0.0
         while not self._at_rest.wait(_LOOK_SECONDS):
             waited += _LOOK_SECONDS
-            if self.backend is not None and is_blocked(self.backend):
+            if self.backend is not None and locks.blockers(self.backend):
                 self.is_blocked = True
                 return
             if waited > _PATIENCE_SECONDS:
@@ -82,9 +90,9 @@ class Strand:
 class Strands:
     """All calls in motion."""
 
-    def __init__(self, stage: Stage, is_blocked: Callable[[int], bool], *, share_of_rests: float = 0.3) -> None:
+    def __init__(self, stage: Stage, locks: Locks, *, share_of_rests: float = 0.3) -> None:
         self._stage = stage
-        self._is_blocked = is_blocked
+        self._locks = locks
         self._share_of_rests = share_of_rests
         self.all: list[Strand] = []
 
@@ -101,7 +109,9 @@ class Strands:
         return [strand for strand in self.all if not strand.is_blocked]
 
     def go_on(self, strand: Strand) -> None:
-        strand.go_on(self._is_blocked)
+        strand.go_on(self._locks)
+        if strand.is_blocked:
+            self._spare_a_second(strand)
         self._settle_the_blocked()
 
     def take_finished(self) -> list[Call]:
@@ -111,16 +121,35 @@ class Strands:
 
     def untangle(self) -> None:
         """All wait for each other: the server ends that by failing one of them, which takes it a second."""
-        waited = 0.0
-        while self.all and not self.movable():
-            for strand in self.all:
-                strand.settle(self._is_blocked)
-            waited += _LOOK_SECONDS
-            if waited > _PATIENCE_SECONDS:
-                raise Stuck("every call waits for another")
+        _until(lambda: any(_is_free(strand, self._locks) for strand in self.all))
+
+    def _spare_a_second(self, strand: Strand) -> None:
+        """One may wait at a time: of two who wait for a row, chance and no seed decides who has it next.
+
+        The second meets a time limit, unless the two wait for each other: that is for the server to find.
+        """
+        waiting = {other.backend for other in self.all if other.is_blocked and other is not strand}
+        assert strand.backend is not None
+        entangled = any(strand.backend in self._locks.blockers(backend) for backend in waiting if backend is not None)
+        if waiting and not entangled:
+            self._locks.interrupt(strand.backend)
+            _until(lambda: _is_free(strand, self._locks))
 
     def _settle_the_blocked(self) -> None:
         # In the order of their ids they would hide who waits for whom; in the order of their start they do not.
         for strand in self.all:
             if strand.is_blocked:
-                strand.settle(self._is_blocked)
+                strand.settle(self._locks)
+
+
+def _is_free(strand: Strand, locks: Locks) -> bool:
+    strand.settle(locks)
+    return not strand.is_blocked
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    """Ask until it is so; asking waits a moment by itself."""
+    for _ in range(int(_PATIENCE_SECONDS / _LOOK_SECONDS)):
+        if is_so():
+            return
+    raise Stuck("calls wait for each other, and the server does not end it")

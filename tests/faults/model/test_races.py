@@ -52,7 +52,7 @@ def twice(resources: Resources, reader: Reader, ask: Callable[[Transaction], T])
     with resources.database.write() as first:
         act(first)
         second = _Beside(resources, act)
-        wait_until(lambda: second.backend and reader.blocked(second.backend), what="a second request that waits")
+        wait_until(lambda: second.backend and reader.blockers(second.backend), what="a second request that waits")
     second.join()
     return answers[0], answers[1]
 

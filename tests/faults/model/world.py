@@ -76,7 +76,7 @@ class World:
         """Whether calls may break."""
         self.busy: set[str] = set()
         """Whose call is in motion."""
-        self.strands = Strands(stage, reader.blocked) if overlaps else None
+        self.strands = Strands(stage, reader) if overlaps else None
         self._finished: list[Call] = []
         self._has_written = False
         """Whether this step wrote past the coordinator."""
@@ -180,6 +180,8 @@ class World:
             self.told.faults[f"{'crash' if call.fate.is_crash else 'broken connection'} at {call.fate.aimed}"] += 1
         if isinstance(outcome, Failed) and not is_foreseen(call.name, outcome.error):
             self.blame([Violation("no call fails without a cause", f"{call.name}: {outcome.error!r}")])
+        if isinstance(outcome, Failed) and "deadlock" in repr(getattr(outcome.error, "details", "")):
+            self.blame([Violation("no two calls wait for each other", call.name)])
         if not isinstance(outcome, Done):
             self.note(f"        {call.name}: {'died' if isinstance(outcome, Died) else repr(outcome.error)}")
         call.done(outcome)
