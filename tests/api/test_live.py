@@ -21,6 +21,7 @@ from coordinator.domains.queue import service as queue
 from coordinator.domains.queue.service import JobEvent
 from coordinator.http.slice import routes
 from coordinator.resources import Bell, Resources, connect_redis
+from coordinator.signal_line import SignalLine
 from coordinator.store.database import Transaction
 from shared.errors import Unavailable
 from shared.ids import new_id
@@ -192,7 +193,7 @@ class TestBell:
                 calls.append(channel)
                 return 0 if len(calls) < 2 else 1
 
-        bell = Bell(Wire())  # type: ignore[arg-type]
+        bell = Bell(SignalLine(Wire()))  # type: ignore[arg-type]
         bell()
         bell()
         assert calls == [LIVE_CHANNEL]
@@ -276,7 +277,9 @@ class TestHandshake:
     def test_the_route_table_shows_the_sockets_with_their_rights(self, app: Flask) -> None:
         shown = {(line.method, line.path): line.right for line in routes(app) if line.method == "WS"}
         assert shown == {
-            ("WS", "/api/v1/ws"): "agents:read or executions:read or tasks:read or workers:read",
+            ("WS", "/api/v1/ws"): (
+                "agents:read or circuit_breakers:read or executions:read or tasks:read or workers:read"
+            ),
             ("WS", "/api/v1/executions/<id:execution_id>/stream"): "executions:read",
             ("WS", "/api/v1/tasks/<id:task_id>/stream"): "tasks:read",
         }

@@ -49,10 +49,15 @@ def attachment(filename: str) -> str:
 
 
 def _safe_part(part: str) -> str:
-    # Control and format characters (line breaks, right-to-left marks) can make a name read as another one.
-    shown = "".join(each for each in unicodedata.normalize("NFC", part) if unicodedata.category(each)[0] != "C")
-    name = shown.strip().rstrip(".")
-    return _shortened(name) if name.strip(".") else NAMELESS
+    # Control and format characters (line breaks, right-to-left marks) can make a name read as another one. They go
+    # first: what they kept apart may be one letter without them.
+    shown = "".join(each for each in part if unicodedata.category(each)[0] != "C")
+    return _trimmed(_shortened(_trimmed(unicodedata.normalize("NFC", shown)))) or NAMELESS
+
+
+def _trimmed(name: str) -> str:
+    """Without what some file systems drop, or nobody sees, at the ends of a name."""
+    return re.sub(r"^\s+|[\s.]+$", "", name)
 
 
 def _shortened(name: str) -> str:

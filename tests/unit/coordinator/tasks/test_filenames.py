@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coordinator.domains.tasks.filenames import (
@@ -37,6 +37,8 @@ class TestSafeName:
             (".env", ".env"),
             ("e\u0301", "é"),
             ("trailing...", "trailing"),
+            ("trailing. .", "trailing"),
+            ("e\u200b\u0301", "é"),
         ],
     )
     def test_it_is_one_plain_part(self, given: str | None, kept: str) -> None:
@@ -48,6 +50,8 @@ class TestSafeName:
         assert len(name.encode()) <= LONGEST_BYTES
         assert safe_name("." + "x" * 300) == "." + "x" * 254
 
+    @example("a. .")
+    @example("e\u200b\u0301")
     @given(HOSTILE)
     def test_whatever_comes_it_is_safe(self, given: str) -> None:
         name = safe_name(given)
