@@ -6,7 +6,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
+
+from worker.computer.contract import ComputerError
 
 _FIRST_LOOK_SECONDS = 0.5
 _SHORTEST_PAUSE_SECONDS = 1.0
@@ -63,5 +66,7 @@ class DiskWatch:
         pause = _FIRST_LOOK_SECONDS
         while not self._stop.wait(pause) and not self.over.is_set():
             began = time.monotonic()
-            self.look()
+            # A computer that is gone or cannot be asked: the watched command itself tells its caller.
+            with suppress(ComputerError):
+                self.look()
             pause = max(_SHORTEST_PAUSE_SECONDS, (time.monotonic() - began) * _SHARE_OF_TIME)

@@ -18,7 +18,7 @@ from worker.computer.supervise import OutputSource
 
 _KILLED = 137
 _GONE = (404, 409)
-_BEGIN_AGAIN = (0.05, 0.1, 0.2, 0.4, 0.8, None)
+_BEGIN_AGAIN = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, None)
 _NEVER_BEGAN = ("read init-p", "connection reset by peer", "resource temporarily unavailable")
 _SECOND_LOOKS = (0.0, 0.05, 0.15)
 
@@ -60,10 +60,10 @@ class ContainerEntry:
             self._running += 1
         return StartedExec(self, exec_id, sock, marker=marker, with_stdin=False, on_close=self._ended)
 
-    def ask(self, script: str, *, user: str) -> StartedExec:
+    def ask(self, script: str, *, user: str) -> StartedQuestion:
         """Starts a question of our own: it does not count as a command, so it never changes how one is ended."""
         exec_id, sock = self._begin(["sh", "-c", script], {}, with_stdin=False, user=user)
-        return StartedExec(self, exec_id, sock, marker="", with_stdin=False, on_close=_nothing)
+        return StartedQuestion(self, exec_id, sock, marker="", with_stdin=False, on_close=_nothing)
 
     def _begin(
         self, argv: Sequence[str], env: Mapping[str, str], *, with_stdin: bool, user: str
@@ -228,6 +228,19 @@ class StartedExec:
             self.stdin = None
         self._sock.close()
         self._on_close()
+
+
+class StartedQuestion(StartedExec):
+    """A question of ours under way. It ends by itself: ending it as a command is ended would end the job's command."""
+
+    def terminate(self) -> None:
+        """Its answer is no longer waited for."""
+
+    def kill(self) -> None:
+        """Its answer is no longer waited for."""
+
+    def kill_hard(self) -> None:
+        """Its answer is no longer waited for."""
 
 
 def _nothing() -> None:
