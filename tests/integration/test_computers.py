@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.services import processes
+from tests.services import processes, sandboxes
 from tests.services.dockerd import IMAGE, DockerDaemon, DockerMissing
 from worker.computer.choose import choose_driver
 from worker.computer.contract import (
@@ -406,6 +406,29 @@ def test_what_a_killed_worker_left_running_is_found_and_ended(tmp_path: Path) ->
     assert list(successor.reap([])) == ["left"]
     processes.wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, what="its end")
     assert list((tmp_path / "computers").iterdir()) == []
+
+
+def test_a_sandbox_whose_worker_died_while_it_was_made_is_found_and_ended(tmp_path: Path) -> None:
+    name = f"left-{uuid.uuid4().hex[:12]}"
+    script = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from worker.computer.contract import ComputerSpec
+        from worker.computer.process.driver import ProcessDriver
+        from worker.computer.process.entry import StartedProcess
+        driver = ProcessDriver(home=Path({str(tmp_path)!r}), owner="o", node="n", use_groups=False)
+        computer = driver.create(ComputerSpec(id={name!r}))
+        # The command is on its way, and nothing of it is written down.
+        StartedProcess.find_init = lambda started: os.kill(os.getpid(), signal.SIGKILL)
+        computer.exec(["sleep", "300"], timeout_seconds=None)
+    """)
+    worker = processes.start([sys.executable, "-c", script], log=tmp_path / "log", cwd=Path(__file__).parents[2])
+    assert worker.wait() == -signal.SIGKILL, worker.output()
+    # Bubblewrap dies of telling a dead worker; the process it began with waits for ever to be told to go on.
+    processes.wait_until(lambda: [one.name() for one in sandboxes.of(name)] == ["bwrap"], what="an orphan")
+    successor = ProcessDriver(home=tmp_path, owner="o", node="n", use_groups=False)
+    assert list(successor.reap([])) == [name]
+    processes.wait_until(lambda: not sandboxes.of(name), what="its end")
 
 
 def test_without_a_sandbox_the_driver_refuses_unless_it_is_allowed(tmp_path: Path) -> None:

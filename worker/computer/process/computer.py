@@ -22,15 +22,12 @@ from worker.computer.contract import (
 )
 from worker.computer.disk import used_bytes
 from worker.computer.process import hosting, sandbox, tree
-from worker.computer.process.entry import ProcessEntry
+from worker.computer.process.entry import COMPUTER_VARIABLE, ProcessEntry
 from worker.computer.process.groups import Group, find_group
 from worker.computer.process.hosting import ProcessId
 from worker.computer.process.sandbox import JOB_UID, Tools, Way
 from worker.computer.running import CommandComputer
 from worker.computer.supervise import Entry
-
-COMPUTER_VARIABLE = "COMPUTER_ID"
-"""In the environment of every command without a sandbox, so that a reaper finds what a dead worker left."""
 
 
 @dataclass(frozen=True, slots=True)

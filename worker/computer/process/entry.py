@@ -23,6 +23,10 @@ from worker.computer.process.seccomp import filter_program
 from worker.computer.running import MARKER
 from worker.computer.supervise import OutputSource
 
+COMPUTER_VARIABLE = "COMPUTER_ID"
+"""In the environment of whatever a computer is made of, so that a reaper finds what a dead worker left. Inside a
+sandbox it is not: bubblewrap clears what it was given itself."""
+
 _SIGNAL_BASE = 128
 _STATUS_PATIENCE_SECONDS = 10.0
 _LAST_WORDS_BYTES = 300
@@ -118,7 +122,9 @@ class ProcessEntry:
             opened.append(_held(sandbox.packed(words)))
             inner = ["bwrap", "--args", str(opened[-1]), "--", *self._limited(argv)]
             command = sandbox.outer_command(self._tools, doors=self._doors(), work=str(self._work), inner=inner)
-            fixed = {"PATH": sandbox.PATH, MARKER: marker}
+            # A worker that dies here leaves what nothing else names: no record is written, and bubblewrap's first
+            # process asks to die with its parent only once it was told to go on.
+            fixed = {"PATH": sandbox.PATH, MARKER: marker, COMPUTER_VARIABLE: self._spec.id}
             child = self._popen(command, with_stdin, env=fixed, pass_fds=[status_write, *opened])
         except BaseException:
             os.close(status_read)
