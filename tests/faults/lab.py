@@ -58,6 +58,7 @@ class Lab:
     ledger: Ledger
     agent: str
     _pauses: threading.Event = field(default_factory=threading.Event)
+    _wrong: list[str] = field(default_factory=list)
 
     # -- for the rows
 
@@ -79,8 +80,11 @@ class Lab:
         return {"title": "a fault's job", "instructions": told, "agent_id": self.agent} | facts
 
     def submit(self, script: str, **facts: Any) -> str:
-        made: str = self.stack.post("/api/v1/tasks", self.body(script, **facts))["id"]
-        return made
+        """The id of the accepted job, asked for until there is an answer: whoever answers may just have been killed."""
+        with self.client() as client:
+            job_id = client.submit(self.body(script, **facts))
+        self._wrong += client.wrong
+        return job_id
 
     def client(self) -> Client:
         return Client(self.stack.url, {"Authorization": self.stack.http.headers["Authorization"]})
@@ -152,12 +156,13 @@ class Lab:
     def try_row(self, row: Row, *, count: int, seed: int) -> Report:
         """Inject `count` faults of this row under load, heal, wait, and judge."""
         random = Random(f"{row.key}/{seed}")
+        self._wrong.clear()
         with self._watched() as crowded, self._loaded(row, seed) as load:
             tally = row.inject(self, random, count)
             self.stack.heal()
             self.stack.wait_ready()
         accepted = [*(load.accepted if load else ()), *tally.jobs]
-        wrong = [*tally.wrong, *crowded, *(load.client.wrong if load else ())]
+        wrong = [*tally.wrong, *self._wrong, *crowded, *(load.client.wrong if load else ())]
         wrong += self._settle(accepted)
         wrong += self._judge(accepted, tally)
         runs = self.ledger.of(accepted)

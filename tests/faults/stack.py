@@ -27,6 +27,10 @@ from tests.services.ports import free_port
 from tests.services.postgres import PostgresCluster
 from tests.services.processes import Child, wait_until
 from tests.services.redis import RedisServer
+from tests.services.sandboxes import inhabitants
+from worker.cli import OWNER
+from worker.computer.process.driver import ProcessDriver
+from worker.home import Home
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "the admin of the faults"
@@ -119,6 +123,12 @@ class Node(Part):
         self.index = index
         self.home = home
         self.id = ""
+
+    def clear_away(self) -> None:
+        """What its next daemon would do: nothing of a stack that is over stays on the machine."""
+        place = Home(self.home / "node")
+        if place.path.is_dir():
+            ProcessDriver(home=place.path, owner=OWNER, node=place.installation).reap(())
 
 
 @dataclass
@@ -224,6 +234,8 @@ class Stack:
         for part in (*self.nodes, *self.dispatchers, self.serve):
             if part.child is not None:
                 part.kill_all()
+        for node in self.nodes:
+            node.clear_away()
         if self.network is not None:
             self.network.close()
         if self.postgres is not None:
@@ -241,13 +253,8 @@ class Stack:
 
     def computers(self) -> list[psutil.Process]:
         """Processes of sandboxes that are on the machine, whoever still knows of them."""
-        return [
-            process
-            for node in self.nodes
-            if node.child is not None
-            for process in node.child._family()
-            if "/computers/" in " ".join(_words(process)) or _words(process)[:1] == ["bwrap"]
-        ]
+        ours = {row["id"] for row in self.reader.rows("SELECT id FROM attempts")}
+        return [process for computer, process in inhabitants() if computer in ours]
 
     def _approve(self, node_id: str) -> None:
         self.http.patch(f"/api/v1/admin/workers/{node_id}/approve", json={"is_approved": True}).raise_for_status()
@@ -269,12 +276,6 @@ class Stack:
         env = {**self.env, "LONGSHORE_ENROL_TOKEN": token}
         argv = [*prefix, *_program("worker"), "start", *words]
         return Node(name, argv, env, log=self.directory / f"{name}.log", index=index, home=home)
-
-
-def _words(process: psutil.Process) -> list[str]:
-    with suppress(psutil.Error):
-        return process.cmdline()
-    return []
 
 
 def _program(package: str) -> list[str]:

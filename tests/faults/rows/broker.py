@@ -14,6 +14,8 @@ from tests.faults.rows.plans import ON_SQLITE
 if TYPE_CHECKING:
     from tests.faults.lab import Lab
 
+BITE, BITE_SECONDS = 50, 0.25
+"""Forged tickets at once, and how long until the next: slowly enough that attempts in all their states are copied."""
 API_SECONDS = 1.0
 """What a request may take while the broker is away, on a machine that does other things too."""
 
@@ -108,10 +110,13 @@ def _until_work_flows(lab: Lab, tally: Tally) -> float:
 def forge(lab: Lab, random: Random, count: int) -> Tally:
     """Tickets that come twice or fifty times, out of order, late, to the wrong node, or out of thin air."""
     tally = Tally()
+    # One at least has ended before the first copy is made.
+    tally.jobs.add(ended := lab.submit("true"))
+    lab.until_state([ended], "succeeded", real_seconds=60)
     with Forger(lab.stack, random) as forger:
         while forger.sent < count:
-            lab.breathe(0.1)
-            forger.spread(min(200, count - forger.sent))
+            lab.breathe(BITE_SECONDS)
+            forger.spread(min(BITE, count - forger.sent))
         forger.wait_until_read(lab)
     tally.count = forger.sent
     tally.facts = {"kinds": dict(forger.kinds), "claims_over_http": forger.claims}
