@@ -112,15 +112,19 @@ class Lab:
         what = f"{len(jobs)} jobs that are {' or '.join(states)}"
         return self.until(are_there, what=what, real_seconds=real_seconds)
 
+    def until_runs(self, job_id: str) -> Run:
+        """Wait until a computer of this job is at work; its first run."""
+        return self.ledger.wait_for(job_id, seconds=self.stack.tempo.within(60))
+
     def until_hears(self, node: Node) -> float:
         """Wait until this node works again."""
         return self.until(lambda: self._hears(node), what=f"{node.name} that hears its queue", real_seconds=60)
 
-    def strike(self, point: str, *, seconds: float = 20.0) -> bool:
+    def strike(self, point: str) -> bool:
         """Arm a place and wait until somebody died there; what died is started again."""
         self.stack.arm(point)
         try:
-            wait_until(self._struck, what=f"death at {point}", seconds=seconds)
+            wait_until(self._struck, what=f"death at {point}", seconds=self.stack.tempo.within(60))
         except TimeoutError:
             return False
         finally:

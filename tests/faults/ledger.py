@@ -93,7 +93,7 @@ class Ledger:
         with self._changed:
             return [run for run in self.runs if run.gone is None]
 
-    def wait_for(self, job: str, *, seconds: float = 30) -> Run:
+    def wait_for(self, job: str, *, seconds: float) -> Run:
         """The first run of this job, once it has begun."""
 
         def find() -> Run | None:

@@ -29,6 +29,11 @@ _SECONDS = {
 """The defaults, in real seconds."""
 
 
+def slowness() -> float:
+    """How many want each core of this machine; 1 on one that is quiet."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Tempo:
     """How much faster than life everything goes."""
@@ -41,7 +46,7 @@ class Tempo:
 
     def within(self, seconds: float) -> float:
         """How long something may take here that may take so long in real life."""
-        return self.scaled(seconds) + SLACK_SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        return self.scaled(seconds) + SLACK_SECONDS * slowness()
 
     def variables(self) -> dict[str, str]:
         """The settings of coordinator and node, scaled."""

@@ -22,7 +22,7 @@ def adopt(lab: Lab, random: Random, count: int) -> Tally:
     for _ in range(count):
         job_id = lab.submit(f"sleep {random.uniform(4, 8):.1f}")
         tally.jobs.add(job_id)
-        lab.ledger.wait_for(job_id)
+        lab.until_runs(job_id)
         node_id = lab.attempts(job_id)[-1]["node_id"]
         node = next(node for node in lab.nodes if node.id == node_id)
         # What has only just begun is not in the journal yet, and is told lost.
@@ -51,7 +51,7 @@ def restart_dockerd(lab: Lab, random: Random, count: int) -> Tally:
     for number in range(count):
         job_id = lab.submit("sleep 3")
         tally.jobs.add(job_id)
-        lab.ledger.wait_for(job_id)
+        lab.until_runs(job_id)
         lab.breathe(random.uniform(0, 1))
         daemon.kill()
         if number % 2:

@@ -31,7 +31,7 @@ def partition(lab: Lab, random: Random, count: int) -> Tally:
         length = lab.stack.tempo.scaled(seconds) + 4
         job_id = lab.submit(f"sleep {length:.1f}")
         tally.jobs.add(job_id)
-        run = lab.ledger.wait_for(job_id)
+        run = lab.until_runs(job_id)
         node = next(node for node in lab.nodes if node.id == lab.attempts(job_id)[-1]["node_id"])
         _cut(lab, node, whom, one_way=one_way)
         lab.pause(seconds)

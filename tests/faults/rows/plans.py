@@ -10,7 +10,8 @@ PATIENT = (
     ("LONGSHORE_POISON_LOSSES", "100"),
 )
 
-ON_SQLITE = Plan(settings=PATIENT)
+ON_SQLITE = Plan(settings=(*PATIENT, ("LONGSHORE_BREAKER_RECOVERY_CAP_SECONDS", "5")))
+"""A breaker probes again soon, however often it did in vain: there are more probes, and the end comes sooner."""
 ON_DOCKER = Plan(driver="docker", nodes=2, slots=2, settings=PATIENT, tempo=Tempo(1.0))
 """As fast as life: a daemon must be able to come back within a lease, and its start does not scale."""
 ON_NETWORKS = Plan(is_networked=True, settings=PATIENT)

@@ -76,9 +76,9 @@ def _end_the_leader(lab: Lab) -> None:
 
 def _begin_a_cancel(lab: Lab, tally: Tally, point: Point) -> None:
     """A job that runs; the one who cancels it is a client whose request dies with the coordinator."""
-    job_id = lab.submit("sleep 60")
+    job_id = lab.submit("sleep 60", priority="critical")
     tally.jobs.add(job_id)
-    lab.ledger.wait_for(job_id)
+    lab.until_runs(job_id)
     lab.cancel_soon(job_id)
 
 
@@ -90,7 +90,7 @@ def freeze_daemons(lab: Lab, random: Random, count: int) -> Tally:
         real_seconds = (45, 15, 120)[number % 3]
         job_id = lab.submit("sleep 4", placement={"worker_id": node.id})
         tally.jobs.add(job_id)
-        run = lab.ledger.wait_for(job_id)
+        run = lab.until_runs(job_id)
         node.freeze()
         lab.pause(real_seconds)
         node.thaw()
