@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from coordinator.domains.identity.rights import covers
+
 DEFAULT_SPACE = "default"
 
 
@@ -32,18 +34,26 @@ class Actor:
     email: str | None = None
     roles: tuple[str, ...] = ()
     rights: frozenset[str] = field(default_factory=frozenset)
+    """What it may do in `space`."""
+    named: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
+    """What it may do to single things, by their names."""
+    limits: frozenset[str] | None = None
+    """What its credential allows at most; None for whatever the principal may."""
     space: str = DEFAULT_SPACE
+    knows_space: bool = True
+    """Whether the space exists and this actor may know of it."""
+    plan: str = "enterprise"
     credential_id: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What authentication learned on its way and the handler would have to ask for again."""
 
-    def may(self, right: str) -> bool:
-        """Whether the rights cover `noun:verb`; `noun:*`, `*:verb` and `*` are wildcards."""
-        rights = self.rights
-        if right in rights or "*" in rights:
+    def may(self, right: str, name: str | None = None) -> bool:
+        """Whether it may do `noun:verb` in its space; `name` is what it would be done to, where that is known."""
+        if self.limits is not None and not covers(self.limits, right):
+            return False
+        if covers(self.rights, right):
             return True
-        noun, _, verb = right.partition(":")
-        return f"{noun}:*" in rights or f"*:{verb}" in rights
+        return name is not None and name in self.named and covers(self.named[name], right)
 
 
 ANONYMOUS = Actor(id="", kind=ActorKind.ANONYMOUS, name="anonymous")

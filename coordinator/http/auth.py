@@ -13,7 +13,7 @@ from flask import Flask
 from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token
 from werkzeug.datastructures import Headers
 
-from coordinator.http.actor import Actor, ActorKind
+from coordinator.http.actor import DEFAULT_SPACE, Actor, ActorKind
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from shared.errors import Unauthenticated
@@ -25,8 +25,10 @@ PREFIX_LENGTH = 4
 REMEMBERED_TOKENS = 4096
 _JWT = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*\Z")
 
-Authenticator = Callable[[Transaction, str], Actor | None]
-SubjectLoader = Callable[[Transaction, Mapping[str, Any]], Actor | None]
+Authenticator = Callable[[Transaction, str, str], Actor | None]
+"""From a token and the space that is asked for to whoever that is there."""
+SubjectLoader = Callable[[Transaction, Mapping[str, Any], str], Actor | None]
+"""The same from the claims of an access token."""
 
 _authenticators: dict[str, Authenticator] = {}
 _subject_loaders: list[SubjectLoader] = []
@@ -135,13 +137,16 @@ class Gatekeeper:
             return Credential(token)
         return Credential(token, self._tokens.open(token, "access"))
 
-    def admitted(self, tx: Transaction, credential: Credential) -> Actor:
-        """The actor behind a credential; at most one indexed query."""
+    def admitted(self, tx: Transaction, credential: Credential, space: str = DEFAULT_SPACE) -> Actor:
+        """The actor behind a credential, in the space it asks for; at most one indexed query.
+
+        Whether the actor knows that space is for the caller to judge.
+        """
         if credential.claims is None:
-            actor = _authenticators[credential.token[:PREFIX_LENGTH]](tx, credential.token)
+            actor = _authenticators[credential.token[:PREFIX_LENGTH]](tx, credential.token, space)
         else:
             claims = credential.claims
-            actor = next((found for load in _subject_loaders if (found := load(tx, claims))), None)
+            actor = next((found for load in _subject_loaders if (found := load(tx, claims, space))), None)
         if actor is None:
             raise Unauthenticated("the credential is not valid")
         return actor

@@ -8,8 +8,8 @@ from typing import Any
 
 from flask import Response, request
 
-from coordinator.http import answering, auth, reading, rights, transaction
-from coordinator.http.actor import DEFAULT_SPACE, Actor
+from coordinator.http import answering, asked_space, auth, reading, rights, transaction
+from coordinator.http.actor import Actor
 from coordinator.http.answering import Answer, Handled
 from coordinator.http.auth import Credential, Gatekeeper
 from coordinator.http.call import Call, ListOf
@@ -23,7 +23,7 @@ from coordinator.http.wsgi import QUIET, REQUEST_ID
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from coordinator.store.paging import PageRequest
-from shared.errors import LongshoreError, NotFound
+from shared.errors import LongshoreError
 
 NO_PAGE = PageRequest()
 MULTIPART_FRAME = 64 * 1024
@@ -115,7 +115,7 @@ class Edge:
         database = self._resources.database
         if credential is not None:
             with transaction.of_request(database, "read") as tx:
-                self._admit(tx, witness, credential, path_args)
+                self._admit(tx, witness, credential, read, path_args)
         claim = self._claim(witness.actor, read)
         if claim is None:
             return self._handled(None, witness, read, path_args).answer
@@ -141,7 +141,7 @@ class Edge:
         path_args: dict[str, str],
     ) -> Answer:
         if credential is not None:
-            self._admit(tx, witness, credential, path_args)
+            self._admit(tx, witness, credential, read, path_args)
         claim = self._claim(witness.actor, read)
         if claim is not None and (stored := claim.stored(tx)) is not None:
             return stored
@@ -161,8 +161,12 @@ class Edge:
         asked = (read.body, read.query, None if self._reads_body else request.content_length)
         return Claim.of(request, key, actor=actor, asked=asked, resources=self._resources)
 
-    def _admit(self, tx: Transaction, witness: Witness, credential: Credential, path_args: dict[str, str]) -> None:
-        witness.actor = self._gatekeeper.admitted(tx, credential)
+    def _admit(
+        self, tx: Transaction, witness: Witness, credential: Credential, read: Read, path_args: dict[str, str]
+    ) -> None:
+        space = asked_space.of_request(request, read.body, path_args)
+        witness.actor = self._gatekeeper.admitted(tx, credential, space)
+        asked_space.require_known(witness.actor, space)
         rights.require(self._endpoint.may, witness.actor, path_args)
 
     def _handled(self, tx: Transaction | None, witness: Witness, read: Read, path_args: dict[str, str]) -> Handled:
@@ -196,7 +200,7 @@ class Edge:
             call.audit(self._endpoint.audit[0], resource_id=subject, after=given, tx=tx)
 
     def _call(self, tx: Transaction | None, witness: Witness, read: Read) -> Call:
-        witness.space = space = _space(request.headers.get("X-Space"), witness.actor)
+        witness.space = witness.actor.space
         return Call(
             _tx=tx,
             actor=witness.actor,
@@ -205,16 +209,8 @@ class Edge:
             page=read.page,
             resources=self._resources,
             request_id=witness.request_id,
-            space=space,
+            space=witness.actor.space,
             version=self._version,
             witness=witness,
             if_match=answering.entity_tags(request.headers.get("If-Match")),
         )
-
-
-def _space(given: str | None, actor: Actor) -> str:
-    if given is None:
-        return actor.space
-    if given != DEFAULT_SPACE:
-        raise NotFound("there is no such space", space=given)
-    return given

@@ -10,6 +10,7 @@ from coordinator.http.actor import Actor, ActorKind
 from shared.errors import Forbidden
 
 _RIGHT = re.compile(r"^[a-z][a-z_]*:[a-z][a-z_-]*$")
+_VERB_OF_METHOD = {"DELETE": "delete", "PATCH": "update", "PUT": "update"}
 
 
 class Gate(Enum):
@@ -37,6 +38,22 @@ def declared(may: May) -> tuple[str | Gate, ...]:
     return alternatives
 
 
+def precise(alternatives: tuple[str | Gate, ...], *, method: str, creates: bool, lists: bool) -> tuple[str | Gate, ...]:
+    """The alternatives with the exact verb of the endpoint in the place of `read` and `write`."""
+    verb = {
+        "read": "list" if lists else "get",
+        "write": _VERB_OF_METHOD.get(method, "create" if creates else "update"),
+    }
+
+    def exact(one: str | Gate) -> str | Gate:
+        if isinstance(one, Gate):
+            return one
+        noun, _, word = one.partition(":")
+        return f"{noun}:{verb.get(word, word)}"
+
+    return tuple(exact(one) for one in alternatives)
+
+
 def describe(alternatives: tuple[str | Gate, ...]) -> str:
     """The declaration in words, for tables and the published document."""
     return " or ".join(one.value.upper() if isinstance(one, Gate) else one for one in alternatives)
@@ -50,7 +67,7 @@ def require(alternatives: tuple[str | Gate, ...], actor: Actor, path_args: Mappi
 
 def _admits(one: str | Gate, actor: Actor, path_args: Mapping[str, str]) -> bool:
     if isinstance(one, str):
-        return actor.may(one)
+        return actor.may(one, next(reversed([*path_args.values()]), None))
     if one is ENROL:
         return actor.kind == ActorKind.ENROLMENT or actor.may("workers:enrol")
     if one is NODE:

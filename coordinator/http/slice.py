@@ -10,7 +10,7 @@ from flask import Flask
 
 from coordinator.domains.identity.audit_actions import ACTIONS
 from coordinator.http.call import Call, ListOf, Page, PageRequest, Reply
-from coordinator.http.rights import ENROL, NODE, OPEN, Gate, May, declared, describe
+from coordinator.http.rights import ENROL, NODE, OPEN, Gate, May, declared, describe, precise
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Access = Literal["read", "write", "none"]
@@ -150,7 +150,12 @@ def _completed(
         method=method,
         path=path,
         handler=handler,
-        may=may,
+        may=precise(
+            may,
+            method=method,
+            creates=options.get("status") in (201, 202),
+            lists=isinstance(options.get("reply"), ListOf),
+        ),
         name=options.pop("name", None) or handler.__name__,
         tag=options.pop("tag", None) or owner.name,
         summary=lines[0].strip(),

@@ -19,12 +19,12 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.utilities import RemoteProtocolError
 
 from coordinator.config import Settings
-from coordinator.http import rights, websocket
+from coordinator.http import asked_space, rights, websocket
 from coordinator.http.actor import DEFAULT_SPACE, Actor
 from coordinator.http.auth import Credential, Gatekeeper, shown
 from coordinator.http.carrier import CARRIER
 from coordinator.http.reading import QueryReader
-from coordinator.http.rights import May, declared
+from coordinator.http.rights import May, declared, precise
 from coordinator.http.slice import Endpoint, Slice
 from coordinator.http.stopping import when_stopping
 from coordinator.http.talk import Session, Talk
@@ -33,7 +33,7 @@ from coordinator.http.websocket import Closing, Connection
 from coordinator.http.witness import Witness
 from coordinator.http.wsgi import REQUEST_ID
 from coordinator.resources import Resources
-from shared.errors import BadRequest, Forbidden, NotFound, Unauthenticated, Unavailable
+from shared.errors import BadRequest, Forbidden, Unauthenticated, Unavailable
 
 WS = "WS"
 """The method of a declared WebSocket endpoint."""
@@ -65,7 +65,7 @@ def declare(
     owner: Slice, path: str, *, may: May, query: Any = None, versions: tuple[Literal["v0", "v1"], ...] = ("v1",)
 ) -> Callable[[Handler], Handler]:
     """Declare a WebSocket endpoint in a slice; the handler makes its session."""
-    alternatives = declared(may)
+    alternatives = precise(declared(may), method=WS, creates=False, lists=False)
 
     def add(handler: Handler) -> Handler:
         owner.endpoints.append(
@@ -191,7 +191,7 @@ class Entrance:
 
     def enter(self, token: str) -> tuple[Credential, Session]:
         credential, actor = self._admitted(token)
-        opening = Opening(actor, _space(self.space, actor), self.query, self.resources)
+        opening = Opening(actor, actor.space, self.query, self.resources)
         session: Session = self.endpoint.handler(opening, **self.path_args)
         return credential, session
 
@@ -206,7 +206,9 @@ class Entrance:
     def _known(self, token: str, witness: Witness) -> tuple[Credential, Actor]:
         credential = self.gate.examined(token)
         with self.resources.database.read() as tx:
-            actor = witness.actor = self.gate.admitted(tx, credential)
+            space = self.space or DEFAULT_SPACE
+            actor = witness.actor = self.gate.admitted(tx, credential, space)
+        asked_space.require_known(actor, space)
         rights.require(self.endpoint.may, actor, self.path_args)
         if self.actor_id not in (None, actor.id):
             raise Unauthenticated("this socket belongs to somebody else")
@@ -247,14 +249,6 @@ def _handshake() -> WSConnection:
     except RemoteProtocolError as error:
         raise BadRequest(f"not a WebSocket handshake: {error}") from None
     return protocol
-
-
-def _space(given: str | None, actor: Actor) -> str:
-    if given is None:
-        return actor.space
-    if given != DEFAULT_SPACE:
-        raise NotFound("there is no such space", space=given)
-    return given
 
 
 def _taken_over() -> tuple[socket.socket, socket.socket]:

@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
 from coordinator.config import Settings
-from coordinator.domains.identity.models import principals
+from coordinator.domains.identity.models import role_bindings
+from coordinator.domains.identity.rights import BUILT_IN_IDS, Role
 from coordinator.domains.system import service
 from coordinator.domains.system.models import idempotency_keys
 from coordinator.store.database import Database
@@ -58,7 +59,7 @@ def post(
 
 def ships(database: Database) -> int:
     with database.read() as tx:
-        return tx.conn.scalar(select(func.count()).where(principals.c.role == "viewer")) or 0
+        return tx.conn.scalar(select(func.count()).where(role_bindings.c.role_id == BUILT_IN_IDS[Role.VIEWER])) or 0
 
 
 @BOTH

@@ -17,7 +17,7 @@ from coordinator.domains.identity.rights import Role
 from coordinator.domains.identity.service import Principal
 from coordinator.store.database import Database
 from shared.clock import FrozenClock
-from tests.factories.people import credentials_of, make_person
+from tests.factories.people import credentials_of, hold, make_person
 
 PASSWORD = "correct horse battery staple"
 
@@ -179,7 +179,7 @@ class TestTokens:
         self, app: Flask, client: FlaskClient, person: Principal, database: Database
     ) -> None:
         headers = credentials_of(app, person)
-        change(database, person, role="admin")
+        hold(database, person, Role.ADMIN)
         me = client.get("/api/v1/auth/me", headers=headers).json
         assert me is not None
         assert me["role"] == "admin"
@@ -300,10 +300,3 @@ def test_passwords_verify_only_themselves() -> None:
 def test_the_cost_of_real_passwords_is_not_that_of_tests() -> None:
     assert passwords("standard").hash("x").startswith("$argon2id$v=19$m=65536,t=3,p=4$")
     assert passwords("standard").is_outdated(passwords("low").hash("x"))
-
-
-def test_an_unknown_role_has_no_rights() -> None:
-    from coordinator.domains.identity.rights import rights_of
-
-    assert rights_of("captain") == frozenset()
-    assert rights_of(Role.VIEWER) < rights_of(Role.OPERATOR) | {"agents:read"} | rights_of(Role.VIEWER)

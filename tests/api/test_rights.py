@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from coordinator.app import domain_slices
-from coordinator.domains.identity.rights import ACCESS, RIGHTS, Role
+from coordinator.domains.identity.rights import NOUNS, RIGHTS, Role
 from coordinator.http.actor import Actor
 from coordinator.http.rights import ENROL, NODE, Gate, describe
 from coordinator.http.slice import PREFIXES, Endpoint, mounted, routes
@@ -89,7 +89,7 @@ def test_nothing_is_served_that_was_not_declared(app: Flask) -> None:
 
 def test_every_noun_of_a_right_is_in_the_table_of_roles() -> None:
     nouns = {one.partition(":")[0] for endpoint, _ in MOUNTED for one in endpoint.may if isinstance(one, str)}
-    assert nouns <= ACCESS.keys(), "say in identity/rights.py which roles may read it and which may act on it"
+    assert nouns <= NOUNS.keys(), "say in identity/rights.py which roles may read it and which may act on it"
 
 
 def test_reading_is_called_read() -> None:
@@ -97,7 +97,7 @@ def test_reading_is_called_read() -> None:
         (endpoint.path, one)
         for endpoint, _ in MOUNTED
         for one in endpoint.may
-        if not isinstance(one, Gate) and endpoint.method not in READING and one.endswith(":read")
+        if not isinstance(one, Gate) and endpoint.method not in READING and one.endswith((":read", ":get", ":list"))
     }
     assert not odd, "a right to read must not be enough to change something"
 
@@ -125,13 +125,13 @@ def test_a_role_without_the_right_is_refused(
 @pytest.mark.parametrize(
     ("role", "may", "may_not"),
     [
-        (Role.VIEWER, ["tasks:read", "workers:read", "account:write"], ["tasks:write", "users:read", "audit:read"]),
+        (Role.VIEWER, ["tasks:get", "workers:list", "account:update"], ["tasks:update", "users:get", "audit:list"]),
         (
             Role.OPERATOR,
-            ["tasks:write", "agents:write", "workers:read"],
-            ["workers:approve", "users:read", "dead_letters:read"],
+            ["tasks:create", "agents:delete", "workers:get"],
+            ["workers:approve", "users:get", "dead_letters:list"],
         ),
-        (Role.ADMIN, ["tasks:write", "workers:approve", "users:write", "anything:at_all"], []),
+        (Role.ADMIN, ["tasks:create", "workers:approve", "users:update", "anything:at_all"], []),
     ],
 )
 def test_roles_may_what_they_are_for(role: Role, may: list[str], may_not: list[str]) -> None:
@@ -142,4 +142,4 @@ def test_roles_may_what_they_are_for(role: Role, may: list[str], may_not: list[s
 
 def test_a_noun_without_a_line_in_the_table_is_the_admins_alone() -> None:
     for role in (Role.VIEWER, Role.OPERATOR):
-        assert not Actor(id="x", kind="user", name="x", rights=RIGHTS[role]).may("forgotten:read")
+        assert not Actor(id="x", kind="user", name="x", rights=RIGHTS[role]).may("forgotten:get")

@@ -7,9 +7,9 @@ from typing import Any
 
 from flask import Flask
 
-from coordinator.domains.identity import service
+from coordinator.domains.identity import binding_store, service
 from coordinator.domains.identity.passwords import passwords
-from coordinator.domains.identity.rights import Role
+from coordinator.domains.identity.rights import BUILT_IN_IDS, Role
 from coordinator.domains.identity.service import Principal
 from coordinator.store.database import Database
 
@@ -19,7 +19,7 @@ _numbers = count(1)
 def make_person(
     database: Database,
     *,
-    role: Role = Role.OPERATOR,
+    role: Role | None = Role.OPERATOR,
     name: str | None = None,
     password: str | None = None,
     **fields: Any,
@@ -29,11 +29,17 @@ def make_person(
         return service.add_principal(
             tx,
             kind="user",
-            name=name or f"{role}-{next(_numbers)}",
+            name=name or f"{role or 'nobody'}-{next(_numbers)}",
             role=role,
             password_hash=None if password is None else passwords("low").hash(password),
             **fields,
         )
+
+
+def hold(database: Database, person: Principal, role: Role, *, space: str | None = None) -> str:
+    """Let them hold a built-in role, everywhere or in a space; the id of the binding."""
+    with database.write() as tx:
+        return binding_store.bind(tx, principal_id=person.id, role_id=BUILT_IN_IDS[role], space=space, by=None)
 
 
 def credentials_of(app: Flask, person: Principal, *, seconds: int = 1800) -> dict[str, str]:

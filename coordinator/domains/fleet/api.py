@@ -23,7 +23,7 @@ fleet = Slice("workers", "Worker nodes: enrolment, approval, heartbeats, and wha
 _PRIORITY = {number: word for word, number in queue.PRIORITIES.items()}
 
 
-def _node_actor(tx: Transaction, token: str) -> Actor | None:
+def _node_actor(tx: Transaction, token: str, _space: str) -> Actor | None:
     node = service.authenticate(tx, token)
     if node is None:
         return None
@@ -31,7 +31,7 @@ def _node_actor(tx: Transaction, token: str) -> Actor | None:
     return Actor(id=node.id, kind=ActorKind.NODE, name=node.name, credential_id=node.id, facts=facts)
 
 
-def _enrolment_actor(tx: Transaction, token: str) -> Actor | None:
+def _enrolment_actor(tx: Transaction, token: str, _space: str) -> Actor | None:
     row = service.find_token(tx, token)
     return Actor(id=row.id, kind=ActorKind.ENROLMENT, name="enrolment", credential_id=row.id) if row else None
 

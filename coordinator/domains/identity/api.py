@@ -8,10 +8,11 @@ from typing import Any
 from flask import current_app
 
 from coordinator.domains.identity import service
+from coordinator.domains.identity.acting import actor_of
 from coordinator.domains.identity.audit import hinted
 from coordinator.domains.identity.audit_api import trail
 from coordinator.domains.identity.passwords import passwords
-from coordinator.domains.identity.rights import rights_of
+from coordinator.domains.identity.rights import Role
 from coordinator.domains.identity.schemas import (
     LoginBody,
     RefreshBody,
@@ -34,24 +35,12 @@ __all__ = ["identity", "trail"]
 identity = Slice("identity", "Who may come in, and as whom")
 
 
-def _subject(tx: Transaction, claims: Mapping[str, Any]) -> Actor | None:
+def _subject(tx: Transaction, claims: Mapping[str, Any], space: str) -> Actor | None:
     session_id = claims.get("sid")
     if not isinstance(session_id, str):
         return None
-    found = service.find_in_session(tx, claims["sub"], session_id)
-    return None if found is None else _actor(found, session_id)
-
-
-def _actor(principal: Principal, credential_id: str) -> Actor:
-    return Actor(
-        id=principal.id,
-        kind=principal.kind,
-        name=principal.name,
-        email=principal.email,
-        roles=(principal.role,),
-        rights=rights_of(principal.role),
-        credential_id=credential_id,
-    )
+    found = service.find_in_session(tx, claims["sub"], session_id, space)
+    return None if found is None else actor_of(found.principal, session_id, space, space_exists=found.space_exists)
 
 
 auth.register_subject_loader(_subject)
@@ -129,7 +118,7 @@ def log_in_by_name(call: Call) -> dict[str, Any]:
         "token_type": "Bearer",
         "expires_at": auth.expiry(call.resources.clock.now(), seconds),
         "user": principal.name,
-        "role": principal.role,
+        "role": principal.role or Role.USER,
     }
 
 
@@ -167,7 +156,7 @@ def _tried(login: str, principal: Principal | None) -> Actor:
 def _opened(call: Call, principal: Principal, *, seconds: int, refreshable: bool) -> LoginSession:
     with call.write() as tx:
         session = service.open_session(tx, principal, seconds=seconds, refreshable=refreshable)
-        call.introduce(_actor(principal, session.id))
+        call.introduce(actor_of(principal, session.id))
         call.audit("session.opened", resource_id=session.id, tx=tx)
     return session
 

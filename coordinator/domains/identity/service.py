@@ -7,18 +7,21 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 
 from coordinator.config import Settings
-from coordinator.domains.identity import audit, store
+from coordinator.domains.identity import audit, binding_store, store
 from coordinator.domains.identity.audit import Who
+from coordinator.domains.identity.grants import Bound
 from coordinator.domains.identity.passwords import Passwords, passwords
-from coordinator.domains.identity.rights import Role
-from coordinator.domains.identity.store import LoginSession, Principal
+from coordinator.domains.identity.rights import BUILT_IN_IDS, Role
+from coordinator.domains.identity.store import Found, LoginSession, Opening, Principal
 from coordinator.store.database import Transaction
 from shared.errors import Unauthenticated
 from shared.ids import new_id
 
 __all__ = [
+    "Found",
     "LoginRefused",
     "LoginSession",
+    "Opening",
     "Principal",
     "add_principal",
     "ensure_admin",
@@ -73,16 +76,26 @@ def find_active(tx: Transaction, principal_id: str) -> Principal | None:
     return found if found is not None and found.active else None
 
 
-def find_in_session(tx: Transaction, principal_id: str, session_id: str) -> Principal | None:
-    """The principal, unless it is switched off or the session was revoked."""
-    found = store.find_with_session(tx, principal_id, session_id)
-    return found if found is not None and found.active else None
+def find_in_session(tx: Transaction, principal_id: str, session_id: str, space: str) -> Found | None:
+    """The principal and whether the space exists, unless it is switched off or the session was revoked."""
+    found = store.find_in_session(tx, principal_id, session_id, space)
+    return found if found is not None and found.principal.active else None
 
 
-def open_session(tx: Transaction, principal: Principal, *, seconds: int, refreshable: bool) -> LoginSession:
+def open_session(
+    tx: Transaction,
+    principal: Principal,
+    *,
+    seconds: int,
+    refreshable: bool,
+    kind: str = "v1",
+    address: str | None = None,
+    user_agent: str | None = None,
+) -> LoginSession:
     """Begin a session; all tokens of this login carry its id."""
     session = LoginSession(new_id(), principal.id, new_id() if refreshable else None)
-    store.add_session(tx, session, tx.now + timedelta(seconds=seconds))
+    opening = Opening(tx.now + timedelta(seconds=seconds), kind=kind, address=address, user_agent=user_agent)
+    store.add_session(tx, session, opening)
     return session
 
 
@@ -111,27 +124,35 @@ def add_principal(
     *,
     kind: str,
     name: str,
-    role: Role,
+    role: Role | None,
     email: str | None = None,
     full_name: str | None = None,
+    description: str | None = None,
     password_hash: str | None = None,
+    by: str | None = None,
 ) -> Principal:
-    """A new principal who may log in at once."""
+    """A new principal who may log in at once, and what the role says; without a role nothing but its own account."""
     made = Principal(
         id=new_id(),
         kind=kind,
         name=name,
         email=email.lower() if email else None,
         full_name=full_name,
+        description=description,
+        plan="enterprise",
         password_hash=password_hash,
-        role=role.value,
         active=True,
+        created_by=by,
         created_at=tx.now,
         updated_at=tx.now,
         last_login_at=None,
+        password_changed_at=tx.now if password_hash else None,
         version=1,
+        bound=() if role is None else (Bound(BUILT_IN_IDS[role], role.value, None),),
     )
     store.add(tx, made)
+    if role is not None:
+        binding_store.bind(tx, principal_id=made.id, role_id=BUILT_IN_IDS[role], space=None, by=by)
     return made
 
 

@@ -1,40 +1,65 @@
-"""Queries of the identity domain."""
+"""Queries of the identity domain about principals and their logins."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, delete, exists, insert, or_, select, update
 
-from coordinator.domains.identity.models import login_sessions, principals
+from coordinator.domains.identity.grants import Bound, Rule, main_role
+from coordinator.domains.identity.models import login_sessions, principals, role_bindings, roles, spaces
+from coordinator.domains.identity.rights import BUILT_IN_IDS, Role
 from coordinator.store.database import Transaction
+from coordinator.store.paging import Page, PageRequest, fetch_page
+
+REMEMBERED_ROLES = 4096
+_rules: dict[str, tuple[Rule, ...]] = {}
+"""The rules of roles by id. A role never changes, so what was read once stays true."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """One row of `principals`."""
+    """One row of `principals`, and the roles that it holds."""
 
     id: str
     kind: str
     name: str
     email: str | None
     full_name: str | None
+    description: str | None
+    plan: str
     password_hash: str | None
-    role: str
     active: bool
+    created_by: str | None
     created_at: datetime
     updated_at: datetime
     last_login_at: datetime | None
+    password_changed_at: datetime | None
     version: int
+    bound: tuple[Bound, ...] = ()
+
+    @property
+    def role(self) -> str | None:
+        """The most powerful built-in role that it holds everywhere."""
+        found = main_role(self.bound)
+        return None if found is None else found.value
 
 
-# Built once: every authenticated request runs it. One round trip, two primary keys.
-_BY_ID = select(principals).where(principals.c.id == bindparam("id"))
-_BY_ID_AND_SESSION = (
-    select(principals)
-    .join(login_sessions, login_sessions.c.principal_id == principals.c.id)
+FIELDS = tuple(name for name in Principal.__dataclass_fields__ if name != "bound")
+_COLUMNS = tuple(principals.c[name] for name in FIELDS)
+_OF_BINDING = (role_bindings.c.role_id, roles.c.name, role_bindings.c.space, roles.c.rules)
+_HELD = principals.outerjoin(role_bindings, role_bindings.c.principal_id == principals.c.id).outerjoin(
+    roles, roles.c.id == role_bindings.c.role_id
+)
+_SPACE_EXISTS = exists().where(spaces.c.name == bindparam("space")).label("space_exists")
+
+# Built once: every authenticated request runs it. One round trip, all by primary keys and one index.
+_IN_SESSION = (
+    select(*_COLUMNS, *_OF_BINDING, _SPACE_EXISTS)
+    .select_from(_HELD.join(login_sessions, login_sessions.c.principal_id == principals.c.id))
     .where(
         principals.c.id == bindparam("id"),
         login_sessions.c.id == bindparam("session_id"),
@@ -43,31 +68,103 @@ _BY_ID_AND_SESSION = (
 )
 
 
-def _principal(row: Row[Any] | None) -> Principal | None:
-    return None if row is None else Principal(**row._asdict())
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Somebody, and whether the space that they ask for exists."""
+
+    principal: Principal
+    space_exists: bool
+
+
+def find_in_session(tx: Transaction, principal_id: str, session_id: str, space: str) -> Found | None:
+    """The principal with its roles, if the session is theirs and was not revoked."""
+    asked = {"id": principal_id, "session_id": session_id, "space": space}
+    rows = tx.conn.execute(_IN_SESSION, asked).all()
+    return Found(assembled(rows), bool(rows[0].space_exists)) if rows else None
 
 
 def find(tx: Transaction, principal_id: str) -> Principal | None:
-    return _principal(tx.conn.execute(_BY_ID, {"id": principal_id}).one_or_none())
+    return _one(tx, principals.c.id == principal_id)
 
 
-def find_with_session(tx: Transaction, principal_id: str, session_id: str) -> Principal | None:
-    """The principal, if the session is theirs and was not revoked."""
-    return _principal(tx.conn.execute(_BY_ID_AND_SESSION, {"id": principal_id, "session_id": session_id}).one_or_none())
+def find_by_name(tx: Transaction, name: str) -> Principal | None:
+    return _one(tx, principals.c.name == name)
 
 
 def find_by_login(tx: Transaction, login: str) -> Principal | None:
     """The principal with this name or, when nobody has the name, this e-mail address."""
-    rows = tx.conn.execute(
-        select(principals).where(or_(principals.c.name == login, principals.c.email == login.lower()))
-    ).all()
-    by_name = next((row for row in rows if row.name == login), None)
-    return _principal(by_name or next(iter(rows), None))
+    found = _several(tx, or_(principals.c.name == login, principals.c.email == login.lower()))
+    return next((one for one in found if one.name == login), None) or next(iter(found), None)
+
+
+def lock(tx: Transaction, principal_id: str) -> Principal | None:
+    """The principal, and nobody else changes it until the transaction ends."""
+    locked = tx.conn.scalar(select(principals.c.id).where(principals.c.id == principal_id).with_for_update())
+    return None if locked is None else find(tx, principal_id)
+
+
+def list_page(tx: Transaction, condition: ColumnElement[bool], page: PageRequest) -> Page[Principal]:
+    """One page of the principals that the condition holds for, newest first."""
+    wanted = select(principals.c.id).where(condition).order_by(principals.c.id.desc())
+    found = fetch_page(tx, wanted, page)
+    ids = [row.id for row in found.items]
+    by_id = {one.id: one for one in _several(tx, principals.c.id.in_(ids))} if ids else {}
+    return Page([by_id[id_] for id_ in ids if id_ in by_id], found.total)
+
+
+def of_kinds(kinds: Collection[str]) -> ColumnElement[bool]:
+    """The condition for principals of these kinds; whoever is admin everywhere shows among all kinds alike."""
+    is_admin = exists().where(
+        role_bindings.c.principal_id == principals.c.id,
+        role_bindings.c.role_id == BUILT_IN_IDS[Role.ADMIN],
+        role_bindings.c.space.is_(None),
+    )
+    return or_(principals.c.kind.in_(sorted(kinds)), is_admin)
+
+
+def assembled(rows: Sequence[Row[*tuple[Any, ...]]]) -> Principal:
+    """One principal from its rows, one for each role; each begins with the columns of FIELDS and of a binding."""
+    width = len(FIELDS)
+    bound = tuple(_bound(*row[width : width + len(_OF_BINDING)]) for row in rows if row[width] is not None)
+    return Principal(**dict(zip(FIELDS, rows[0], strict=False)), bound=bound)
+
+
+def _bound(role_id: str, role: str, space: str | None, rules: Any) -> Bound:
+    if rules is None:
+        return Bound(role_id, role, space)
+    known = _rules.get(role_id)
+    if known is None:
+        if len(_rules) >= REMEMBERED_ROLES:
+            _rules.clear()
+        known = _rules[role_id] = tuple(Rule.of(each) for each in rules)
+    return Bound(role_id, role, space, known)
+
+
+def _one(tx: Transaction, condition: ColumnElement[bool]) -> Principal | None:
+    return next(iter(_several(tx, condition)), None)
+
+
+def _several(tx: Transaction, condition: ColumnElement[bool]) -> list[Principal]:
+    rows = tx.conn.execute(select(*_COLUMNS, *_OF_BINDING).select_from(_HELD).where(condition)).all()
+    by_id: dict[str, list[Row[*tuple[Any, ...]]]] = {}
+    for row in rows:
+        by_id.setdefault(row[0], []).append(row)
+    return [assembled(each) for each in by_id.values()]
 
 
 def add(tx: Transaction, principal: Principal) -> None:
-    values = {column.name: getattr(principal, column.name) for column in principals.columns}
-    tx.conn.execute(insert(principals).values(**values))
+    tx.conn.execute(insert(principals).values({name: getattr(principal, name) for name in FIELDS}))
+
+
+def change(tx: Transaction, principal: Principal, changes: dict[str, Any]) -> None:
+    """Write `changes` over a principal that the caller has locked."""
+    raised = {**changes, "updated_at": tx.now, "version": principal.version + 1}
+    tx.conn.execute(update(principals).where(principals.c.id == principal.id).values(raised))
+
+
+def remove(tx: Transaction, principal_id: str) -> bool:
+    """Delete a principal with all that hangs on it; whether there was one."""
+    return tx.conn.execute(delete(principals).where(principals.c.id == principal_id)).rowcount == 1
 
 
 def record_login(tx: Transaction, principal_id: str, password_hash: str | None) -> None:
@@ -87,15 +184,30 @@ class LoginSession:
     refresh_id: str | None
 
 
-def add_session(tx: Transaction, session: LoginSession, expires_at: datetime) -> None:
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a session begins: what kind of login, from where, until when and, at most, how much longer."""
+
+    expires_at: datetime
+    kind: str = "v1"
+    address: str | None = None
+    user_agent: str | None = None
+    ends_at: datetime | None = None
+
+
+def add_session(tx: Transaction, session: LoginSession, opening: Opening) -> None:
     tx.conn.execute(
         insert(login_sessions).values(
             id=session.id,
             principal_id=session.principal_id,
             refresh_id=session.refresh_id,
+            kind=opening.kind,
+            address=opening.address,
+            user_agent=opening.user_agent,
             created_at=tx.now,
             used_at=tx.now,
-            expires_at=expires_at,
+            expires_at=opening.expires_at,
+            ends_at=opening.ends_at,
         )
     )
 

@@ -49,11 +49,11 @@ PERSONAL = {"notification": "user_id", "message.new": "user_id"}
 """Events that concern one person alone, and where their data names that person."""
 
 RIGHTS = {
-    "agent": "agents:read",
-    "breaker": "circuit_breakers:read",
-    "execution": "executions:read",
-    "task": "tasks:read",
-    "worker": "workers:read",
+    "agent": "agents:get",
+    "breaker": "circuit_breakers:get",
+    "execution": "executions:get",
+    "task": "tasks:get",
+    "worker": "workers:get",
 }
 """The right that events of a kind need; other kinds need none beyond the socket's own."""
 

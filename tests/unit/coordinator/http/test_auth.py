@@ -159,7 +159,7 @@ def test_an_opaque_token_goes_to_whoever_knows_its_prefix(
 
     someone = Actor(id="1", kind="node", name="n")
     monkeypatch.setattr(auth, "_authenticators", {})
-    auth.register_authenticator("tst_", lambda _tx, token: someone if token == "tst_good" else None)
+    auth.register_authenticator("tst_", lambda _tx, token, _space: someone if token == "tst_good" else None)
     keeper, nothing = Gatekeeper(tokens), None
     good = keeper.presented(Headers({header: "bearer tst_good" if header == "Authorization" else "tst_good"}))
     assert keeper.admitted(nothing, good) is someone  # type: ignore[arg-type]
@@ -169,11 +169,11 @@ def test_an_opaque_token_goes_to_whoever_knows_its_prefix(
 
 def test_a_prefix_belongs_to_one_authenticator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "_authenticators", {})
-    auth.register_authenticator("tst_", lambda _tx, _token: None)
+    auth.register_authenticator("tst_", lambda _tx, _token, _space: None)
     with pytest.raises(ValueError, match="already"):
-        auth.register_authenticator("tst_", lambda _tx, _token: None)
+        auth.register_authenticator("tst_", lambda _tx, _token, _space: None)
     with pytest.raises(ValueError, match="underscore"):
-        auth.register_authenticator("toolong_", lambda _tx, _token: None)
+        auth.register_authenticator("toolong_", lambda _tx, _token, _space: None)
 
 
 def test_no_key_serves_two_purposes() -> None:

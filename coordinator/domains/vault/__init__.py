@@ -1,0 +1,1 @@
+"""Secrets at rest: the keys that seal them."""

@@ -1,0 +1,31 @@
+"""Which space a request is about: its path, its body or the header X-Space say so; `default` otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Request
+
+from coordinator.http.actor import DEFAULT_SPACE, Actor
+from shared.errors import Invalid, NotFound
+
+HEADER = "X-Space"
+PATH_ARGUMENT = "space"
+BODY_FIELD = "space"
+"""Schemas read the other spellings (`workspace_id`, `namespace`, …) into this field."""
+
+
+def of_request(request: Request, body: Mapping[str, Any], path_args: Mapping[str, str]) -> str:
+    """The space that a request names; Invalid when it names two."""
+    places = (path_args.get(PATH_ARGUMENT), body.get(BODY_FIELD), request.headers.get(HEADER))
+    named = {place for place in places if place}
+    if len(named) > 1:
+        raise Invalid("the request names two spaces", spaces=sorted(named))
+    return next(iter(named), DEFAULT_SPACE)
+
+
+def require_known(actor: Actor, space: str) -> None:
+    """Raise NotFound when the actor may not know of the space: one that does not exist looks the same."""
+    if actor.space != space or not actor.knows_space:
+        raise NotFound("there is no such space", space=space)
