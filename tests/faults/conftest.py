@@ -24,12 +24,14 @@ def seed() -> int:
 
 @pytest.fixture(scope="module")
 def labs() -> Iterator[Callable[[Plan], Lab]]:
-    """The lab for a plan; rows with the same plan share it."""
+    """The lab for a plan; rows with the same plan that follow each other share it, and only one is open at a time."""
     with ExitStack() as opened:
         made: dict[Plan, Lab] = {}
 
         def find(plan: Plan) -> Lab:
             if plan not in made:
+                opened.close()
+                made.clear()
                 made[plan] = opened.enter_context(lab(plan))
             return made[plan]
 
