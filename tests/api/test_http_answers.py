@@ -229,9 +229,12 @@ class TestSpaces:
     def test_the_default_space_needs_no_header(self, client: FlaskClient) -> None:
         assert client.get("/api/v1/faults/none").json == {"space": "default"}
 
-    def test_an_unknown_space_is_not_found(self, client: FlaskClient) -> None:
-        response = client.get("/api/v1/faults/none", headers={"X-Space": "elsewhere"})
+    def test_an_unknown_space_is_not_found(self, client: FlaskClient, headers: dict[str, str]) -> None:
+        response = client.get("/api/v1/numbers", headers={**headers, "X-Space": "elsewhere"})
         assert (response.status_code, error_of(response)["code"]) == (404, "NOT_FOUND")
+
+    def test_whoever_is_nobody_is_in_no_other_space(self, client: FlaskClient) -> None:
+        assert client.get("/api/v1/faults/none", headers={"X-Space": "elsewhere"}).json == {"space": "default"}
 
 
 class TestTransactions:

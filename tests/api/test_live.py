@@ -278,10 +278,10 @@ class TestHandshake:
         shown = {(line.method, line.path): line.right for line in routes(app) if line.method == "WS"}
         assert shown == {
             ("WS", "/api/v1/ws"): (
-                "agents:read or circuit_breakers:read or executions:read or tasks:read or workers:read"
+                "agents:get or circuit_breakers:get or executions:get or tasks:get or workers:get"
             ),
-            ("WS", "/api/v1/executions/<id:execution_id>/stream"): "executions:read",
-            ("WS", "/api/v1/tasks/<id:task_id>/stream"): "tasks:read",
+            ("WS", "/api/v1/executions/<id:execution_id>/stream"): "executions:get",
+            ("WS", "/api/v1/tasks/<id:task_id>/stream"): "tasks:get",
         }
 
 
