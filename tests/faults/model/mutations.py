@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from sqlalchemy import select
@@ -15,6 +15,7 @@ from coordinator.domains.queue import decisions, leadership, moves, tokens
 from coordinator.domains.queue import sync as sync_module
 from coordinator.domains.queue.models import attempts, leaders
 from coordinator.domains.queue.states import AttemptState, JobState
+from tests.faults.model.focus import Focus
 from tests.faults.model.schedule import Playhouse
 
 Mutation = Callable[[Playhouse], AbstractContextManager[None]]
@@ -154,11 +155,29 @@ MUTATIONS: dict[str, Mutation] = {
 }
 
 
-OVERLAPPING: dict[str, Mutation] = {
-    "rows are not locked": without_row_locks,
-    "the lead is not held": without_hold_on_the_lead,
+_CALM = {"is killed": 0.2, "is paused": 0.2, "cut off": 0.2, "deaf": 0.2, "drain": 0.2, "broker is": 0.3}
+"""Where nodes come and go there are few requests left that could meet."""
+
+
+class Overlapping(NamedTuple):
+    """What is seen only where transactions overlap, and with which odds soon."""
+
+    mutation: Mutation
+    focus: Focus
+
+
+OVERLAPPING: dict[str, Overlapping] = {
+    "rows are not locked": Overlapping(
+        without_row_locks,
+        # A request that came twice is decided beside itself.
+        Focus(_CALM | {"is sent twice": 20.0, "is lost": 0.3, "a client has work": 3.0}, hanging="sync "),
+    ),
+    "the lead is not held": Overlapping(
+        without_hold_on_the_lead,
+        # A term runs out, and somebody else leads, while the old leader is about to commit.
+        Focus(_CALM | {"time passes": 3.0, "leads or campaigns": 4.0, "places": 3.0}, hanging=r"lead \w+ \w+"),
+    ),
 }
-"""What is seen only where transactions overlap."""
 
 
 def _on_what_was(verdict: Any, kind: type[Any], job: Any, attempt: Any) -> Any:

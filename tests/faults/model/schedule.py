@@ -17,6 +17,7 @@ from shared.clock import FrozenClock
 from tests.faults.model import invariants, steps
 from tests.faults.model.broker import Mood
 from tests.faults.model.entropy import played
+from tests.faults.model.focus import EVEN, Focus
 from tests.faults.model.invariants import Violation
 from tests.faults.model.mishaps import mishaps
 from tests.faults.model.reader import ENDED, Reader
@@ -86,7 +87,7 @@ class Playhouse:
     def close(self) -> None:
         self._database.dispose()
 
-    def play(self, seed: int, *, overlaps: bool = False) -> Told:
+    def play(self, seed: int, *, overlaps: bool = False, focus: Focus = EVEN) -> Told:
         """One schedule from an empty database; the same seed is the same schedule. Ends at the first violation."""
         if self._database.is_sqlite:
             self._database.dispose()
@@ -104,6 +105,7 @@ class Playhouse:
                 clock=clock,
                 reader=reader,
                 overlaps=overlaps,
+                focus=focus,
             )
             _play(world)
         world.told.trace = world.readable(world.told.trace)
@@ -152,7 +154,8 @@ def _passing(world: World) -> Callable[[], None]:
 
 def _take_one(world: World, found: Iterable[Step]) -> Step:
     choices = list(found)
-    chosen = world.dice.choices(choices, [step.weight for step in choices])[0]
+    weights = [step.weight * world.focus.factor(step.name) for step in choices]
+    chosen = world.dice.choices(choices, weights)[0]
     world.do(chosen.name, chosen.act)
     return chosen
 

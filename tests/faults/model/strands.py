@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from tests.faults.model.stage import Call, Stage, Where
 
 SLOW, QUICK = 0.4, 8.0
 SHARE_OF_SLOW = 0.3
+SHARE_OF_HANGING = 0.8
+"""Of the calls that a schedule wants to see hang."""
 _LOOK_SECONDS = 0.004
 """So long a step may take before we ask whether it waits for another's lock."""
 _PATIENCE_SECONDS = 20.0
@@ -90,20 +93,26 @@ class Strand:
 class Strands:
     """All calls in motion."""
 
-    def __init__(self, stage: Stage, locks: Locks, *, share_of_rests: float = 0.3) -> None:
+    def __init__(self, stage: Stage, locks: Locks, *, share_of_rests: float = 0.3, hanging: str = "") -> None:
         self._stage = stage
         self._locks = locks
         self._share_of_rests = share_of_rests
+        self._hanging = hanging
         self.all: list[Strand] = []
 
     def begin(self, call: Call) -> Strand:
         strand = Strand(self._stage, call, share_of_rests=self._share_of_rests)
         # One of them may hang while the world goes on; more would leave nobody to go on.
-        if all(other.pace == QUICK for other in self.all) and call.dice.random() < SHARE_OF_SLOW:
+        if all(other.pace == QUICK for other in self.all) and call.dice.random() < self._share_of_slow(call):
             strand.pace = SLOW
         self.all.append(strand)
         self.go_on(strand)
         return strand
+
+    def _share_of_slow(self, call: Call) -> float:
+        if not self._hanging:
+            return SHARE_OF_SLOW
+        return SHARE_OF_HANGING if re.match(self._hanging, call.name) else 0.0
 
     def movable(self) -> list[Strand]:
         return [strand for strand in self.all if not strand.is_blocked]

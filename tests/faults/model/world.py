@@ -13,6 +13,7 @@ from coordinator.resources import make_resources
 from shared.clock import FrozenClock
 from tests.faults.model import people
 from tests.faults.model.broker import DirectLine, SimulatedBroker
+from tests.faults.model.focus import Focus
 from tests.faults.model.invariants import Bounds, Promises, Violation, after_step
 from tests.faults.model.ledger import Ledger
 from tests.faults.model.node import LIGHT_SLOTS, SLOTS, Parcel, SimulatedNode
@@ -53,9 +54,11 @@ class World:
         clock: FrozenClock,
         reader: Reader,
         overlaps: bool,
+        focus: Focus,
     ) -> None:
         self.dice = random.Random(seed)
         self.told = Told(seed)
+        self.focus = focus
         self.clock, self._stage, self.reader = clock, stage, reader
         self.broker = SimulatedBroker(lambda: stage.dice)
         self._resources = make_resources(
@@ -76,7 +79,7 @@ class World:
         """Whether calls may break."""
         self.busy: set[str] = set()
         """Whose call is in motion."""
-        self.strands = Strands(stage, reader) if overlaps else None
+        self.strands = Strands(stage, reader, hanging=focus.hanging) if overlaps else None
         self._finished: list[Call] = []
         self._has_written = False
         """Whether this step wrote past the coordinator."""
