@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.faults.lab import Lab
 
 GRACE_SECONDS = 5.0
+REDRIVE_POINTS = ("redrive-written", "redrive-committed")
 REFUSAL_SECONDS = 120.0
 POISON_LOSSES = 3
 FORK_BOMB = "bomb() { bomb | bomb & }; bomb; sleep 20"
@@ -137,17 +138,18 @@ def _wrong_about(lab: Lab, job_id: str, status: int, at: float, run: Run | None)
 
 def redrive(lab: Lab, random: Random, count: int) -> Tally:
     """Ten people retry all dead letters at once, some with one key, while the coordinator is killed in the middle."""
-    tally = Tally(facts={"redriven": 0, "kills": 0})
+    tally = Tally(facts={"redriven": 0, "kills": dict.fromkeys(REDRIVE_POINTS, 0)})
+    first = random.randrange(2)
     for number in range(count):
         dead = _bury(lab, tally, 12)
+        point = REDRIVE_POINTS[(first + number // 2) % 2]
         if number % 2 == 0:
-            point = random.choice(("redrive-written", "redrive-committed"))
             lab.stack.arm(point)
         keys = [f"{number}-{random.random()}" for _ in range(5)]
         with ThreadPoolExecutor(10) as pool:
             answers = list(pool.map(lambda key: _retry_all(lab, key), [*keys, *keys[:1] * 5]))
         _retry_all(lab, f"{number}-last")
-        tally.facts["kills"] += lab.stack.has_struck() and number % 2 == 0
+        tally.facts["kills"][point] += lab.stack.has_struck() and number % 2 == 0
         tally.facts["redriven"] += len(dead)
         tally.count += 1
         lab.restart_dead()
