@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections import Counter
 from datetime import datetime, timedelta
+
+from coordinator.domains.identity.places import place_of
+
+__all__ = ["WINDOW", "RefusalBudget", "place_of"]
 
 WINDOW = timedelta(minutes=1)
 PER_ADDRESS = 10
@@ -76,16 +79,3 @@ class RefusalBudget:
     def _leave_out(self, place: str, count: int) -> None:
         full = len(self._left_out) >= COUNTED_ADDRESSES and place not in self._left_out
         self._left_out[OTHERS if full else place] += count
-
-
-def place_of(address: str) -> str:
-    """What counts as one address: of IPv6 the network, as a host has as many addresses as it likes."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, 64), strict=False))
