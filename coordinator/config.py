@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     storage_secret_key: SecretStr = SecretStr("")
     storage_region: str = "us-east-1"
     secret_key: SecretStr = SecretStr("")
+    master_key: SecretStr = SecretStr("")
+    old_master_keys: SecretStr = SecretStr("")
     admin_name: str = "admin"
     admin_email: str = "admin@localhost"
     admin_password: SecretStr = SecretStr("")
@@ -49,6 +51,11 @@ class Settings(BaseSettings):
     refresh_token_seconds: int = Field(7 * 86400, ge=3600)
     v0_token_seconds: int = Field(86400, ge=60)
     enrol_token_seconds: int = Field(86400, ge=60)
+
+    rate_anonymous_per_minute: int = Field(120, ge=0)
+    rate_login_per_minute: int = Field(20, ge=0)
+    rate_register_per_minute: int = Field(10, ge=0)
+    rate_user_per_minute: int = Field(0, ge=0)
 
     max_body_bytes: int = Field(2 * 1024 * 1024, ge=1024)
     max_file_bytes: int = Field(100 * 1024 * 1024, ge=1)
@@ -136,7 +143,7 @@ class Settings(BaseSettings):
 def load_settings(**overrides: Any) -> Settings:
     """Settings from overrides, environment and `_FILE` variables, with what HOME keeps for the rest.
 
-    Creates HOME and, when nobody gave them, a secret key and an admin password inside it (mode 0600).
+    Creates HOME and, when nobody gave them, the two root keys and an admin password inside it (mode 0600).
     """
     return _completed(build(Settings, overrides, os.environ))
 
@@ -156,6 +163,7 @@ def _completed(settings: Settings) -> Settings:
             "database_url": settings.database_url or f"sqlite:///{home / 'longshore.db'}",
             "storage_url": settings.storage_url or f"file://{home / 'files'}",
             "secret_key": _kept(settings.secret_key, home / "secret_key", 48),
+            "master_key": _kept(settings.master_key, home / "master_key", 48),
             "admin_password": _kept(settings.admin_password, home / "admin_password", 15),
         }
     )

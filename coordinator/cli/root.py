@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "db": "migrating",
     "admin": "admins",
     "audit": "auditing",
+    "keys": "keys",
     "enrol-token": "enrolling",
     "routes": "routing",
     "openapi": "publishing",

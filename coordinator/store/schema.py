@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, DateTime, Dialect, Integer, MetaData, String, Text
+from sqlalchemy import JSON, Column, DateTime, Dialect, Integer, MetaData, String, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator
 
@@ -61,14 +63,49 @@ def time_column(name: str, *, nullable: bool = False) -> Column[datetime]:
     return Column(name, UTCDateTime, nullable=nullable)
 
 
+_SEALED = "sealed"
+
+
+@dataclass(frozen=True, slots=True)
+class SealedColumn:
+    """A column whose texts the vault sealed: what for, for whom (the primary key), and by which data key."""
+
+    purpose: str
+    table: Table
+    text: Column[str]
+    subject: Column[str]
+    key_id: Column[str]
+
+
+def sealed_column(name: str, *, purpose: str, subject: str = "id", nullable: bool = False) -> Column[str]:
+    """A text that the vault sealed for `purpose` and the row's `subject`; beside it stands a `key_id`.
+
+    Whoever rotates keys finds these columns by themselves: a domain declares its own and nothing else.
+    """
+    told = f"sealed for {purpose}"
+    return Column(name, Text, nullable=nullable, doc=told, info={_SEALED: (purpose, subject)})
+
+
+def sealed_columns() -> Iterator[SealedColumn]:
+    """Every sealed column of the models that were imported, in the order of tables."""
+    for table in metadata.sorted_tables:
+        for column in table.columns:
+            if _SEALED in column.info:
+                purpose, subject = column.info[_SEALED]
+                yield SealedColumn(purpose, table, column, table.c[subject], table.c["key_id"])
+
+
 __all__ = [
     "Document",
     "Id",
     "Name",
+    "SealedColumn",
     "Text",
     "UTCDateTime",
     "id_column",
     "metadata",
+    "sealed_column",
+    "sealed_columns",
     "time_column",
     "version_column",
 ]

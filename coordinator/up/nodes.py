@@ -28,6 +28,8 @@ NOT_FOR_NODES = (
     "storage_access_key",
     "storage_secret_key",
     "secret_key",
+    "master_key",
+    "old_master_keys",
     "admin_password",
     "bind",
 )

@@ -45,7 +45,7 @@ def flower(settings: Settings, address: str) -> Program:
 
     def make() -> Command:
         write_secret(config, _flower_config(settings, address))
-        environment = inherited_environment(without=("secret_key", "admin_password"))
+        environment = inherited_environment(without=("secret_key", "master_key", "old_master_keys", "admin_password"))
         environment |= {"CELERY_BROKER_URL": settings.redis_url}
         return Command([sys.executable, "-m", "celery", "flower", f"--conf={config}"], environment)
 

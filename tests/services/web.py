@@ -50,6 +50,7 @@ class WebServer:
             "database_url": database_url,
             "redis_url": redis_url,
             "secret_key": "tests-" + "0" * 42,
+            "master_key": "tests-" + "1" * 42,
             "bind": self.address,
             "log_format": "json",
             **choices,

@@ -17,7 +17,8 @@ from sqlalchemy import (
     text,
 )
 
-from coordinator.store.schema import Document, Id, Name, id_column, metadata, time_column, version_column
+from coordinator.domains.identity.sealed import PROVIDER_SECRETS, SEED
+from coordinator.store.schema import Document, Id, Name, id_column, metadata, sealed_column, time_column, version_column
 
 principals = Table(
     "principals",
@@ -145,7 +146,7 @@ second_factors = Table(
     "second_factors",
     metadata,
     Column("principal_id", Id, ForeignKey("principals.id", ondelete="CASCADE"), primary_key=True),
-    Column("seed", Text, nullable=False, doc="sealed"),
+    sealed_column("seed", purpose=SEED, subject="principal_id"),
     Column("key_id", Id, nullable=False, doc="the data key that sealed it"),
     Column("last_step", BigInteger, nullable=True, doc="the last time step whose code was taken: none is taken twice"),
     time_column("created_at"),
@@ -202,7 +203,7 @@ identity_providers = Table(
     Column("name", Name, nullable=False, unique=True),
     Column("kind", String(16), nullable=False),
     Column("config", Document, nullable=False),
-    Column("secrets", Text, nullable=True, doc="sealed"),
+    sealed_column("secrets", purpose=PROVIDER_SECRETS, nullable=True),
     Column("key_id", Id, nullable=True, doc="the data key that sealed them"),
     Column("active", Boolean, nullable=False),
     Column("created_by", Id, nullable=True),
