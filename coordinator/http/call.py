@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from coordinator.domains.identity import spaces
 from coordinator.http.actor import Actor
 from coordinator.http.witness import Witness
 from coordinator.resources import Resources
@@ -53,6 +54,7 @@ class Call:
     space: str
     version: str
     witness: Witness
+    makes_work: bool = False
     if_match: tuple[str, ...] | None = None
     version_was_checked: bool = False
 
@@ -73,6 +75,7 @@ class Call:
     def write(self) -> Iterator[Transaction]:
         """Like `read`, but may write; commits when the block ends."""
         with self.resources.database.write() as tx:
+            spaces.hold(tx, self.space, for_new_work=self.makes_work)
             yield tx
 
     def introduce(self, actor: Actor, *, why: str | None = None) -> None:

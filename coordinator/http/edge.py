@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Response, request
 
+from coordinator.domains.identity import spaces
 from coordinator.http import answering, asked_space, auth, reading, rights, transaction
 from coordinator.http.actor import Actor
 from coordinator.http.answering import Answer, Handled
@@ -64,6 +65,7 @@ class Edge:
         self._body = None if endpoint.body is None else BodyReader(endpoint.body, version=version)
         self._query = None if endpoint.query is None else QueryReader(endpoint.query)
         self._is_open = endpoint.is_open
+        self._makes_work = rights.makes_work(endpoint.may)
         self._is_list = isinstance(endpoint.reply, ListOf)
         self._usual = endpoint.reply.usual if isinstance(endpoint.reply, ListOf) else None
         settings = resources.settings
@@ -168,6 +170,8 @@ class Edge:
         witness.actor = self._gatekeeper.admitted(tx, credential, space)
         asked_space.require_known(witness.actor, space)
         rights.require(self._endpoint.may, witness.actor, path_args)
+        if self._endpoint.transaction == "write":
+            spaces.hold(tx, space, for_new_work=self._makes_work)
 
     def _handled(self, tx: Transaction | None, witness: Witness, read: Read, path_args: dict[str, str]) -> Handled:
         if read.fault is not None:
@@ -210,6 +214,7 @@ class Edge:
             resources=self._resources,
             request_id=witness.request_id,
             space=witness.actor.space,
+            makes_work=self._makes_work,
             version=self._version,
             witness=witness,
             if_match=answering.entity_tags(request.headers.get("If-Match")),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 
+from coordinator.domains.identity.rights import NOUNS
 from coordinator.http.actor import Actor, ActorKind
 from shared.errors import Forbidden
 
@@ -57,6 +58,16 @@ def precise(alternatives: tuple[str | Gate, ...], *, method: str, creates: bool,
 def describe(alternatives: tuple[str | Gate, ...]) -> str:
     """The declaration in words, for tables and the published document."""
     return " or ".join(one.value.upper() if isinstance(one, Gate) else one for one in alternatives)
+
+
+def makes_work(alternatives: tuple[str | Gate, ...]) -> bool:
+    """Whether what is so declared brings something new into a space, which one that is switched off does not take."""
+    named = (one.partition(":") for one in alternatives if isinstance(one, str))
+    # A dead letter that goes round again is work like a new one.
+    return any(
+        noun in NOUNS and NOUNS[noun].in_space and (verb == "create" or (noun, verb) == ("dead_letters", "update"))
+        for noun, _, verb in named
+    )
 
 
 def require(alternatives: tuple[str | Gate, ...], actor: Actor, path_args: Mapping[str, str]) -> None:

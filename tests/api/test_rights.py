@@ -47,7 +47,7 @@ CLOSED = [(endpoint, version) for endpoint, version in MOUNTED if not endpoint.i
 
 
 def path_of(endpoint: Endpoint, version: str) -> str:
-    filled = re.sub(r"<id:\w+>", lambda _: new_id(), endpoint.path)
+    filled = re.sub(r"<id:\w+>", lambda _: new_id(), endpoint.path.replace("<string:space>", "default"))
     return PREFIXES[version] + re.sub(r"<(?:\w+:)?\w+>", "something", filled)
 
 

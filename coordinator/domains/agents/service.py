@@ -18,6 +18,7 @@ from coordinator.domains.agents.states import (
     statuses_meant,
 )
 from coordinator.domains.agents.store import Agent, Filters
+from coordinator.domains.identity.spaces import register_content
 from coordinator.domains.queue import service as queue
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
@@ -63,6 +64,8 @@ FIRST_VERSION = "1.0.0"
 MERGED = ("computer", "retry")
 """Objects of which a change says only what is to be different."""
 CANCEL_BATCH = 500
+
+register_content("agents", store.count_in_space)
 
 
 def create(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, false, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, false, func, insert, or_, select, update
 
 from coordinator.domains.agents.models import agents
 from coordinator.domains.agents.states import AgentStatus, Runtime
@@ -123,6 +123,12 @@ def list_page(tx: Transaction, space: str, filters: Filters, page: PageRequest) 
     wanted = _ALL.where(agents.c.space == space, *_conditions(filters))
     found = fetch_page(tx, wanted.order_by(agents.c.id.desc()), page)
     return Page([_agent_of(row) for row in found.items], found.total)
+
+
+def count_in_space(tx: Transaction, space: str, most: int) -> int:
+    """How many agents live in a space, counted up to `most`."""
+    some = select(agents.c.id).where(_LIVING, agents.c.space == space).limit(most)
+    return tx.conn.scalar(select(func.count()).select_from(some.subquery())) or 0
 
 
 def _living(space: str, agent_id: str) -> Select[Any]:

@@ -24,13 +24,14 @@ from coordinator.domains.identity.schemas import (
     login_and_password,
 )
 from coordinator.domains.identity.service import LoginRefused, LoginSession, Principal
+from coordinator.domains.identity.spaces_api import space_endpoints
 from coordinator.http import auth
 from coordinator.http.actor import Actor, ActorKind
 from coordinator.http.slice import OPEN, Call, Slice
 from coordinator.store.database import Transaction
 from shared.errors import Unauthenticated
 
-__all__ = ["identity", "trail"]
+__all__ = ["identity", "space_endpoints", "trail"]
 
 identity = Slice("identity", "Who may come in, and as whom")
 

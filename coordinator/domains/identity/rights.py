@@ -51,6 +51,8 @@ class Noun:
     """Verbs of its own, and who has them beside the admin."""
     in_space: bool = False
     """Whether each one belongs to a space; a role that is held in a space says nothing about the others."""
+    everywhere: frozenset[str] = frozenset()
+    """Verbs that a role held in one space does not give, although the noun belongs to spaces."""
     group: str = "api"
     """The API group that rules know it by."""
 
@@ -75,7 +77,7 @@ NOUNS: dict[str, Noun] = {
     "space_builds": _WORK,
     "space_secrets": Noun(readers=_WORKERS, writers=_OPERATOR, words={"read-values": _OPERATOR}, in_space=True),
     "tasks": _WORK,
-    "spaces": Noun(readers=_WATCHERS, in_space=True),
+    "spaces": Noun(readers=_WATCHERS, in_space=True, everywhere=frozenset({"create", "delete"})),
     "workers": Noun(readers=_WATCHERS),
     "dead_letters": _CLOSED_IN_SPACE,
     "audit": _CLOSED,
@@ -115,14 +117,20 @@ RIGHTS: Mapping[Role, frozenset[str]] = {role: _rights(role) for role in Role}
 
 def within_space(rights: frozenset[str]) -> frozenset[str]:
     """What is left of rights when the role is held in one space alone: the nouns that belong to spaces."""
-    kept = set()
+    kept: set[str] = set()
     for right in rights:
         noun, _, verb = right.partition(":")
-        if noun == EVERYTHING:
-            kept |= {f"{name}:{verb or EVERYTHING}" for name, known in NOUNS.items() if known.in_space}
-        elif noun in NOUNS and NOUNS[noun].in_space:
-            kept.add(right)
+        for name in NOUNS if noun == EVERYTHING else (noun,):
+            if name in NOUNS and NOUNS[name].in_space:
+                kept |= _inside(name, verb or EVERYTHING)
     return frozenset(kept)
+
+
+def _inside(noun: str, verb: str) -> set[str]:
+    known = NOUNS[noun]
+    if verb == EVERYTHING and known.everywhere:
+        return {f"{noun}:{each}" for each in {*READING, *CHANGING, *known.words} - known.everywhere}
+    return set() if verb in known.everywhere else {f"{noun}:{verb}"}
 
 
 def covers(rights: frozenset[str], right: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from coordinator.domains.identity.spaces import register_content
 from coordinator.domains.queue import admission, breakers, decisions, moves, store
 from coordinator.domains.queue.feed import (
     Event,
@@ -44,6 +45,8 @@ from shared.policy.fairness import rank_of
 
 PRIORITIES = {"low": 0, "medium": 1, "high": 2, "critical": 3}
 UNSET: Any = object()
+
+register_content("tasks and executions", store.count_in_space)
 
 
 @dataclass(frozen=True, slots=True)

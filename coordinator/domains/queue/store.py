@@ -367,6 +367,12 @@ def stats(tx: Transaction, *, space: str, kind: str) -> dict[tuple[JobState, boo
     return {(JobState(row.state), bool(row.has_agent), row.priority): row.n for row in tx.conn.execute(query)}
 
 
+def count_in_space(tx: Transaction, space: str, most: int) -> int:
+    """How many jobs of all times a space has, counted up to `most`."""
+    some = select(jobs.c.id).where(jobs.c.space == space).limit(most)
+    return tx.conn.scalar(select(func.count()).select_from(some.subquery())) or 0
+
+
 def agent_stats(tx: Transaction, agent_ids: Collection[str]) -> dict[str, AgentStats]:
     if not agent_ids:
         return {}

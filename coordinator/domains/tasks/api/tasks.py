@@ -79,7 +79,7 @@ def create_task(call: Call) -> dict[str, Any]:
 
 @tasks.post(
     "/tasks/bulk",
-    may="tasks:write",
+    may="tasks:create",
     body=BulkBody,
     reply=BulkView,
     errors=(429,),

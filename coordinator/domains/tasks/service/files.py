@@ -11,6 +11,7 @@ from typing import IO, Final
 
 import structlog
 
+from coordinator.domains.identity.spaces import register_content
 from coordinator.domains.queue import service as queue
 from coordinator.domains.queue.service import AttemptFacts
 from coordinator.domains.tasks.filenames import safe_media_type, safe_name, safe_relative_name
@@ -25,6 +26,8 @@ from shared.ids import new_id
 
 KEY_PURPOSE: Final = "file-url"
 log = structlog.get_logger(__name__)
+
+register_content("files", store.count_in_space)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,12 @@ def list_page(tx: Transaction, space: str, page: PageRequest, *, job_id: str | N
     return Page([_file_of(row) for row in found.items], found.total)
 
 
+def count_in_space(tx: Transaction, space: str, most: int) -> int:
+    """How many files a space has, counted up to `most`."""
+    some = select(files.c.id).where(files.c.space == space, _THERE).limit(most)
+    return tx.conn.scalar(select(func.count()).select_from(some.subquery())) or 0
+
+
 def artifacts_of(tx: Transaction, job_ids: Collection[str]) -> dict[str, list[StoredFile]]:
     """What the attempts of these jobs brought out, oldest first."""
     if not job_ids:
