@@ -13,9 +13,10 @@ from flask_smorest import Blueprint
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from coordinator.config import load_settings
-from coordinator.http import auth, errors, openapi, routing, sockets
+from coordinator.http import auth, errors, limiting, openapi, routing, sockets
 from coordinator.http import wsgi as outermost
 from coordinator.http.edge import Edge
+from coordinator.http.limiting import Limiter
 from coordinator.http.metrics import RequestMetrics
 from coordinator.http.slice import PREFIXES, Endpoint, Slice, mounted
 from coordinator.http.trail import Clerk
@@ -34,6 +35,7 @@ class Longshore:
     gatekeeper: auth.Gatekeeper
     tokens: auth.Tokens
     clerk: Clerk
+    limiter: Limiter
     metrics: RequestMetrics
     checks_replies: bool
 
@@ -62,13 +64,15 @@ def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None,
     _refuse_doubles(served)
     gatekeeper = auth.Gatekeeper(tokens)
     clerk = Clerk(resources, gatekeeper)
-    ours = Longshore(resources, served, api, gatekeeper, tokens, clerk, RequestMetrics(), check_replies)
+    limiter = Limiter(resources)
+    ours = Longshore(resources, served, api, gatekeeper, tokens, clerk, limiter, RequestMetrics(), check_replies)
     app.extensions["longshore"] = ours
     for one in ours.slices:
         _mount(app, ours, one)
     if resources.settings.proxy_count:
         count = resources.settings.proxy_count
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=count)  # type: ignore[method-assign]
+    limiting.install(app, limiter)
     outermost.install(app, ours.metrics)
     return app
 
@@ -112,7 +116,7 @@ def _mount(app: Flask, ours: Longshore, one: Slice) -> None:
 
 def _add_route(blueprint: Blueprint, ours: Longshore, endpoint: Endpoint, version: str) -> None:
     check = openapi.check_reply if ours.checks_replies else None
-    edge = Edge(endpoint, version, ours.resources, ours.gatekeeper, ours.clerk, check)
+    edge = Edge(endpoint, version, ours.resources, ours.gatekeeper, ours.clerk, ours.limiter, check)
     name = routing.endpoint_name(endpoint.path, endpoint.method)
     if endpoint.method == sockets.WS:
         sockets.mount(blueprint, name, endpoint, resources=ours.resources, gate=ours.gatekeeper, clerk=ours.clerk)

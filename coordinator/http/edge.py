@@ -15,6 +15,7 @@ from coordinator.http.answering import Answer, Handled
 from coordinator.http.auth import Credential, Gatekeeper
 from coordinator.http.call import Call, ListOf
 from coordinator.http.idempotency import Claim
+from coordinator.http.limiting import Limiter
 from coordinator.http.reading import BodyReader, QueryReader
 from coordinator.http.schemas import secret_names
 from coordinator.http.slice import Endpoint
@@ -24,7 +25,7 @@ from coordinator.http.wsgi import QUIET, REQUEST_ID
 from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from coordinator.store.paging import PageRequest
-from shared.errors import LongshoreError
+from shared.errors import LongshoreError, Unauthenticated
 
 NO_PAGE = PageRequest()
 MULTIPART_FRAME = 64 * 1024
@@ -53,6 +54,7 @@ class Edge:
         resources: Resources,
         gatekeeper: Gatekeeper,
         clerk: Clerk,
+        limiter: Limiter,
         check: Checker | None = None,
     ) -> None:
         self._endpoint = endpoint
@@ -60,6 +62,7 @@ class Edge:
         self._resources = resources
         self._gatekeeper = gatekeeper
         self._clerk = clerk
+        self._limiter = limiter
         self._check = check
         self._secrets = secret_names(endpoint.body)
         self._body = None if endpoint.body is None else BodyReader(endpoint.body, version=version)
@@ -91,7 +94,7 @@ class Edge:
         return answer.response()
 
     def _answered(self, witness: Witness, path_args: dict[str, str]) -> Answer:
-        credential = None if self._is_open else self._gatekeeper.presented(request.headers)
+        credential = self._credential()
         reading.refuse_oversize(request, self._greatest_body)
         # Reading and checking come before the transaction, so that a slow or large body never holds a lock.
         read = self._read()
@@ -99,6 +102,16 @@ class Edge:
             return self._without_transaction(witness, credential, read, path_args)
         with transaction.of_request(self._resources.database, self._endpoint.transaction) as tx:
             return self._within(tx, witness, credential, read, path_args)
+
+    def _credential(self) -> Credential | None:
+        if self._is_open:
+            self._limiter.at_open_door(self._endpoint, self._version)
+            return None
+        try:
+            return self._gatekeeper.presented(request.headers)
+        except Unauthenticated:
+            self._limiter.stranger(self._version)
+            raise
 
     def _read(self) -> Read:
         raw = reading.read_bytes(request, self._greatest_body) if self._reads_body else b""
@@ -167,7 +180,12 @@ class Edge:
         self, tx: Transaction, witness: Witness, credential: Credential, read: Read, path_args: dict[str, str]
     ) -> None:
         space = asked_space.of_request(request, read.body, path_args)
-        witness.actor = self._gatekeeper.admitted(tx, credential, space)
+        try:
+            witness.actor = self._gatekeeper.admitted(tx, credential, space)
+        except Unauthenticated:
+            self._limiter.stranger(self._version)
+            raise
+        self._limiter.caller(witness.actor, self._version)
         asked_space.require_known(witness.actor, space)
         rights.require(self._endpoint.may, witness.actor, path_args)
         if self._endpoint.transaction == "write":

@@ -10,6 +10,7 @@ from flask import Flask
 
 from coordinator.domains.identity.audit_actions import ACTIONS
 from coordinator.http.call import Call, ListOf, Page, PageRequest, Reply
+from coordinator.http.limiting_rules import DOORS
 from coordinator.http.rights import ENROL, NODE, OPEN, Gate, May, declared, describe, precise
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -70,6 +71,8 @@ class Endpoint:
     documented: bool = True
     quiet: bool = False
     """Asked all the time: a successful call is not worth a line in the log."""
+    door: str = "usual"
+    """For an open endpoint: what a request to it counts as, one of limiting_rules.DOORS."""
     audit: tuple[str, ...] = ()
     """Actions of the audit trail's catalogue, one of which each successful call records; the first is what a refused
     or failed one tried. A handler that records none of its own leaves a row with the path and the body."""
@@ -175,6 +178,8 @@ def _refuse_contradictions(method: str, path: str, options: dict[str, Any]) -> N
         raise TypeError(f"{path}: the catalogue of the audit trail has no {', '.join(sorted(unknown))}")
     if options["audit"] and options["transaction"] == "read":
         raise TypeError(f"{path}: what only reads leaves no row in the audit trail; say transaction='write'")
+    if options.get("door", "usual") not in DOORS:
+        raise TypeError(f"{path}: door is one of {', '.join(DOORS)}")
     if options.get("body") is not None and method == "GET":
         raise TypeError(f"{path}: a GET has no body")
 

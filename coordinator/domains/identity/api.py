@@ -60,6 +60,7 @@ def _tokens() -> auth.Tokens:
     transaction="none",
     errors=(401, 429),
     audit="session.opened",
+    door="login",
     name="login",
     example={"email": "admin@localhost", "password": "…"},
 )
@@ -106,6 +107,7 @@ def refresh(call: Call) -> dict[str, Any]:
     versions=("v0",),
     errors=(401, 429),
     audit="session.opened",
+    door="login",
     name="login",
     example={"user": "admin", "pass": "…"},
 )

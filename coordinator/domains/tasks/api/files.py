@@ -107,6 +107,7 @@ def get_file_url(call: Call, file_id: str) -> dict[str, Any]:
 @files.get(
     "/files/<id:file_id>/content",
     may=OPEN,
+    door="free",
     query=ContentQuery,
     returns="binary",
     transaction="none",
