@@ -72,8 +72,9 @@ class Database:
         # Writers of one process queue here in order: SQLite's own busy wait is a sleep with a lottery at its end.
         with self._failures_named(), self._one_writer, self.engine.connect() as fresh:
             conn = fresh.execution_options(sqlite_begin="IMMEDIATE") if self.is_sqlite else fresh
-            tx = Transaction(conn, self.clock.now(), self.bell)
             with conn.begin():
+                # Not before: whoever waited for the lock would write times that are older than what it read.
+                tx = Transaction(conn, self.clock.now(), self.bell)
                 yield tx
         tx.committed()
 
