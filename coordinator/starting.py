@@ -7,14 +7,14 @@ from sqlalchemy.exc import IntegrityError
 from coordinator.config import Settings
 from coordinator.domains.identity import service as identity
 from coordinator.domains.identity.service import Principal
-from coordinator.store import migrate
+from coordinator.store import revisions
 from coordinator.store.database import Database
 from shared.errors import Unavailable
 
 
 def require_current(database: Database) -> None:
     """Raise unless the schema is the one that this version needs."""
-    at, wanted = migrate.current(database), migrate.newest()
+    at, wanted = revisions.current(database), revisions.newest()
     if at != wanted:
         state = f"at revision {at}" if at else "empty"
         raise Unavailable(f"the database is {state}, this version needs {wanted}: run `coordinator db upgrade`")

@@ -9,7 +9,6 @@ import pkgutil
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from alembic import command
@@ -22,12 +21,12 @@ from sqlalchemy.schema import CreateIndex, SchemaItem
 from sqlalchemy.types import TypeEngine
 
 import coordinator.domains
+from coordinator.store import revisions
 from coordinator.store.database import Database
 from coordinator.store.schema import UTCDateTime, metadata
 from shared.errors import LongshoreError
 
-MIGRATIONS = Path(__file__).parent / "migrations"
-VERSION_TABLE = "schema_version"
+MIGRATIONS = revisions.MIGRATIONS
 
 _LOCK = 0x6C6F6E6773686F72
 """PostgreSQL's advisory lock: of several coordinators that start at once, one migrates and the others wait."""
@@ -51,20 +50,14 @@ def downgrade(database: Database, revision: str) -> None:
         command.downgrade(make_config(conn), revision)
 
 
-def current(database: Database) -> str | None:
-    """The revision that the database is at; None when it was never migrated."""
-    with database.read() as tx:
-        return _context(tx.conn).get_current_revision()
-
-
 def newest() -> str | None:
     """The revision that this version of the program needs; None while it has no migrations at all."""
-    return ScriptDirectory.from_config(make_config()).get_current_head()
+    return revisions.newest(MIGRATIONS)
 
 
 def check(database: Database) -> list[str]:
     """What stands between this database and the models, in words; nothing when all is well."""
-    at, wanted = current(database), newest()
+    at, wanted = revisions.current(database), newest()
     if at is None:
         return ["the database was never migrated: run `coordinator db upgrade`"]
     if at not in _known():
@@ -155,7 +148,7 @@ def _require_whole_references(conn: Connection) -> None:
 
 
 def _require_known(database: Database) -> None:
-    at = current(database)
+    at = revisions.current(database)
     if at is not None and at not in _known():
         raise MigrationRefused(_unknown(at))
 
@@ -195,7 +188,7 @@ def _is_comparable(_item: SchemaItem, name: str | None, kind: str, _reflected: b
 
 
 OPTIONS: dict[str, Any] = {
-    "version_table": VERSION_TABLE,
+    "version_table": revisions.VERSION_TABLE,
     "render_as_batch": True,
     "compare_type": _compare_type,
     "compare_server_default": False,

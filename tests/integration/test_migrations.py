@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import Index, MetaData, Table, inspect, text
 
-from coordinator.store import draft, migrate, schema
+from coordinator.store import draft, migrate, revisions, schema
 from coordinator.store.database import Database
 from tests.services.postgres import PostgresCluster
 
@@ -45,13 +46,24 @@ def test_the_migrations_lead_to_exactly_the_models(empty: Database) -> None:
     migrate.upgrade(empty)
 
     assert migrate.check(empty) == []
-    assert migrate.current(empty) == migrate.newest()
+    assert revisions.current(empty) == migrate.newest()
+
+
+def test_what_a_start_asks_is_what_the_migrations_say(empty: Database) -> None:
+    assert revisions.current(empty) is None
+
+    migrate.upgrade(empty, "0001")
+    assert revisions.current(empty) == "0001"
+    migrate.downgrade(empty, "base")
+    assert revisions.current(empty) is None
+
+    assert revisions.newest() == ScriptDirectory.from_config(migrate.make_config()).get_current_head()
 
 
 def test_up_down_and_up_again_ends_at_the_models(empty: Database) -> None:
     migrate.upgrade(empty)
     migrate.downgrade(empty, "base")
-    assert _tables(empty) == {migrate.VERSION_TABLE}
+    assert _tables(empty) == {revisions.VERSION_TABLE}
 
     migrate.upgrade(empty)
 
@@ -151,7 +163,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(
     with pytest.raises(RuntimeError, match="no"):
         migrate.upgrade(empty)
 
-    assert migrate.current(empty) == before
+    assert revisions.current(empty) == before
     assert "half" not in _tables(empty)
 
 
