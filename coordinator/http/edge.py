@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Response, request
 
-from coordinator.domains.identity import spaces
+from coordinator.domains.identity import ip_rules, spaces
 from coordinator.http import answering, asked_space, auth, reading, rights, transaction
 from coordinator.http.actor import Actor
 from coordinator.http.answering import Answer, Handled
@@ -68,6 +68,8 @@ class Edge:
         self._body = None if endpoint.body is None else BodyReader(endpoint.body, version=version)
         self._query = None if endpoint.query is None else QueryReader(endpoint.query)
         self._is_open = endpoint.is_open
+        # Whether we live is asked by machines from anywhere, and answered without a database.
+        self._looks_at_addresses = version != "root" and not (endpoint.is_open and endpoint.quiet)
         self._makes_work = rights.makes_work(endpoint.may)
         self._is_list = isinstance(endpoint.reply, ListOf)
         self._usual = endpoint.reply.usual if isinstance(endpoint.reply, ListOf) else None
@@ -94,6 +96,8 @@ class Edge:
         return answer.response()
 
     def _answered(self, witness: Witness, path_args: dict[str, str]) -> Answer:
+        if self._looks_at_addresses:
+            ip_rules.require_let_in(self._resources.database, witness.address)
         credential = self._credential()
         reading.refuse_oversize(request, self._greatest_body)
         # Reading and checking come before the transaction, so that a slow or large body never holds a lock.

@@ -19,6 +19,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.utilities import RemoteProtocolError
 
 from coordinator.config import Settings
+from coordinator.domains.identity import ip_rules
 from coordinator.http import asked_space, rights, websocket
 from coordinator.http.actor import DEFAULT_SPACE, Actor
 from coordinator.http.auth import Credential, Gatekeeper, shown
@@ -30,7 +31,7 @@ from coordinator.http.stopping import when_stopping
 from coordinator.http.talk import Session, Talk
 from coordinator.http.trail import Clerk
 from coordinator.http.websocket import Closing, Connection
-from coordinator.http.witness import Witness
+from coordinator.http.witness import Witness, plain_address
 from coordinator.http.wsgi import REQUEST_ID
 from coordinator.resources import Resources
 from shared.errors import BadRequest, Forbidden, Unauthenticated, Unavailable
@@ -119,6 +120,7 @@ class SocketEdge:
             raise BadRequest("a WebSocket is opened with GET")
         settings = self._resources.settings
         _refuse_other_origins()
+        ip_rules.require_let_in(self._resources.database, plain_address(request.environ.get("REMOTE_ADDR")))
         token = self._shown_token(path_args)
         refusal = _refusal(settings, has_token=token is not None)
         handshake = _handshake()

@@ -11,6 +11,7 @@ from coordinator.domains.identity import service
 from coordinator.domains.identity.acting import actor_of
 from coordinator.domains.identity.audit import hinted
 from coordinator.domains.identity.audit_api import trail
+from coordinator.domains.identity.ip_rules_api import addresses
 from coordinator.domains.identity.passwords import passwords
 from coordinator.domains.identity.rights import Role
 from coordinator.domains.identity.schemas import (
@@ -31,7 +32,7 @@ from coordinator.http.slice import OPEN, Call, Slice
 from coordinator.store.database import Transaction
 from shared.errors import Unauthenticated
 
-__all__ = ["identity", "space_endpoints", "trail"]
+__all__ = ["addresses", "identity", "space_endpoints", "trail"]
 
 identity = Slice("identity", "Who may come in, and as whom")
 

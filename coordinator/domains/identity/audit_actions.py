@@ -25,6 +25,7 @@ ACTIONS: dict[str, str] = {
     "fleet.resumed": "The whole fleet takes work again.",
     "group.paused": "A group of workers takes no more work.",
     "group.resumed": "A group of workers takes work again.",
+    "ip_rules.changed": "The lists of addresses from which one may call were replaced.",
     "key.used": "A key or a worker's credential was used from this address, for the first time that day.",
     "master_key.changed": "The data keys were wrapped by another master key.",
     "request.refused": "Somebody showed a credential that is not good, or asked for what they may not do.",
