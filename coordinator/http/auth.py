@@ -66,11 +66,11 @@ class Tokens:
         self._genuine: dict[str, Mapping[str, Any]] = {}
 
     def mint(self, kind: str, subject: str, *, seconds: int, claims: Mapping[str, Any] | None = None) -> str:
-        """A token of `kind` access or refresh for `subject`; needs an application context."""
+        """A token of `kind` access, refresh or step for `subject`; needs an application context."""
         now = self._clock.now()
-        times = {"iat": now, "exp": now + timedelta(seconds=seconds)}
-        make = create_access_token if kind == "access" else create_refresh_token
-        token: str = make(identity=subject, expires_delta=False, additional_claims={**times, **(claims or {})})
+        fixed = {"iat": now, "exp": now + timedelta(seconds=seconds), "type": kind}
+        make = create_refresh_token if kind == "refresh" else create_access_token
+        token: str = make(identity=subject, expires_delta=False, additional_claims={**(claims or {}), **fixed})
         return token
 
     def open(self, token: str, kind: str) -> Mapping[str, Any]:

@@ -73,17 +73,6 @@ class UserView(View):
     last_login_at = Moment(allow_none=True)
 
 
-class TokenPair(View):
-    """An access token to call with, a refresh token to get the next pair."""
-
-    access_token = fields.String()
-    refresh_token = fields.String()
-    token_type = fields.String()
-    expires_in = fields.Integer(metadata={"description": "seconds that the access token is good for"})
-    expires_at = Moment()
-    user = fields.Nested(UserView)
-
-
 class V0Token(View):
     """A token to call with."""
 

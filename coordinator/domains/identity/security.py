@@ -1,4 +1,4 @@
-"""What an admin decided about passwords, second factors, sessions, lock-outs and registration; the defaults are here."""
+"""What an admin decided about passwords, second factors, sessions, lock-outs and registration, over the defaults."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ def read_from(sections: Mapping[str, Any]) -> Security:
 def _over(usual: Policy, given: Mapping[str, Any]) -> Policy:
     known = {each.name for each in fields(usual)}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return replace(usual, **{name: value for name, value in values.items() if name in known})
+    changes: dict[str, Any] = {name: value for name, value in values.items() if name in known}
+    return replace(usual, **changes)
 
 
 def change(tx: Transaction, section: str, changes: Mapping[str, Any], *, by: str | None) -> tuple[Any, Any]:
@@ -143,7 +144,11 @@ def put(tx: Transaction, section: str, value: Any, *, by: str | None) -> None:
     """Store a section as a whole."""
     security_store.put(tx, section, value, by=by)
     engine = tx.conn.engine
-    tx.after_commit(lambda: _remembered.pop(engine, None))
+    tx.after_commit(lambda: _forget(engine))
+
+
+def _forget(engine: Engine) -> None:
+    _remembered.pop(engine, None)
 
 
 def grace_ends_at(policy: MfaPolicy, made_at: datetime) -> datetime:

@@ -39,5 +39,5 @@ def _row(section: str) -> Any:
 
 def _make(tx: Transaction, section: str, *, by: str | None) -> None:
     kind: Any = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
-    made = {"section": section, "value": {}, "updated_by": by, "updated_at": tx.now, "version": 0}
+    made: dict[str, Any] = {"section": section, "value": {}, "updated_by": by, "updated_at": tx.now, "version": 0}
     tx.conn.execute(kind.insert(security_settings).values(made).on_conflict_do_nothing())

@@ -28,6 +28,7 @@ __all__ = [
     "roles_of",
 ]
 
+
 def find_active(tx: Transaction, principal_id: str) -> Principal | None:
     """The principal, unless it is gone or switched off."""
     found = store.find(tx, principal_id)

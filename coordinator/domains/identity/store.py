@@ -64,6 +64,7 @@ _IN_SESSION = (
         principals.c.id == bindparam("id"),
         login_sessions.c.id == bindparam("session_id"),
         login_sessions.c.revoked_at.is_(None),
+        or_(login_sessions.c.ends_at.is_(None), login_sessions.c.ends_at > bindparam("now")),
     )
 )
 
@@ -78,7 +79,7 @@ class Found:
 
 def find_in_session(tx: Transaction, principal_id: str, session_id: str, space: str) -> Found | None:
     """The principal with its roles, if the session is theirs and was not revoked."""
-    asked = {"id": principal_id, "session_id": session_id, "space": space}
+    asked = {"id": principal_id, "session_id": session_id, "space": space, "now": tx.now}
     rows = tx.conn.execute(_IN_SESSION, asked).all()
     return Found(assembled(rows), bool(rows[0].space_exists)) if rows else None
 
@@ -182,6 +183,14 @@ class LoginSession:
     id: str
     principal_id: str
     refresh_id: str | None
+    expires_at: datetime | None = None
+    """When the longest-lived of its tokens ends, if it was opened or renewed just now."""
+    ends_at: datetime | None = None
+
+    def seconds_of(self, wanted: int, now: datetime) -> int:
+        """For how long a token of it that should be good for `wanted` seconds may be."""
+        ends = [each for each in (self.expires_at, self.ends_at) if each is not None]
+        return min([wanted, *(int((end - now).total_seconds()) for end in ends)])
 
 
 @dataclass(frozen=True, slots=True)
