@@ -10,10 +10,12 @@ from coordinator.domains.identity.account_api import own_account
 from coordinator.domains.identity.acting import actor_of
 from coordinator.domains.identity.audit_api import trail
 from coordinator.domains.identity.bindings_api import binding_endpoints
+from coordinator.domains.identity.bindings_api import binding_endpoints
 from coordinator.domains.identity.ip_rules_api import addresses
 from coordinator.domains.identity.login_api import coming_in
 from coordinator.domains.identity.rights import Role
 from coordinator.domains.identity.schemas import V0LoginBody, V0Me, V0Token
+from coordinator.domains.identity.roles_api import role_endpoints
 from coordinator.domains.identity.roles_api import role_endpoints
 from coordinator.domains.identity.spaces_api import space_endpoints
 from coordinator.http import auth
@@ -21,7 +23,7 @@ from coordinator.http.actor import Actor
 from coordinator.http.slice import OPEN, Call, Slice
 from coordinator.store.database import Transaction
 
-__all__ = ["addresses", "binding_endpoints", "coming_in", "identity", "own_account", "role_endpoints", "space_endpoints", "trail"]
+__all__ = ["addresses", "binding_endpoints", "coming_in", "identity", "own_account", "role_endpoints", "binding_endpoints", "role_endpoints", "space_endpoints", "trail"]
 
 identity = Slice("identity", "Who may come in, and as whom")
 
