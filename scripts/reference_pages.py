@@ -1,4 +1,4 @@
-"""Writes the pages of docs/ that follow from the code: states, settings, errors.
+"""Writes the pages of docs/ that follow from the code: states, settings, errors, rights.
 
 .venv/bin/python -m scripts.reference_pages            writes them
 .venv/bin/python -m scripts.reference_pages --check    only tells whether they are up to date
@@ -33,6 +33,7 @@ import worker.computer.contract
 import worker.config
 from coordinator.domains.queue.states import JobState
 from coordinator.domains.tasks.states import execution_status, task_status
+from scripts import rights_table
 from shared.errors import CODES, LongshoreError
 from shared.lifecycle import Lifecycle
 
@@ -258,6 +259,36 @@ def _first_line(cls: type[LongshoreError] | None) -> str:
     return _cell((inspect.getdoc(cls) or "").partition("\n")[0]) if cls is not None else ""
 
 
+# ---- rights
+
+
+def rights_page() -> str:
+    """Every endpoint against every built-in role."""
+    titles = {"v1": "Version 1: `/api/v1`", "v0": "Version 0: `/api/v0`", "root": "At the root"}
+    tables = [
+        f"## {title}\n\n{_table(rights_table.header(), list(rights_table.rows(version)))}"
+        for version, title in titles.items()
+    ]
+    return _page(
+        "Rights",
+        "Who may call what, as the declarations of the endpoints and the table of roles have it "
+        "(`coordinator/domains/identity/rights.py`). A test plays this page against the running application.",
+        "Roles are held by bindings, everywhere or in one space. Several add up; none takes anything away.",
+        _table(("role", "what it is for"), list(rights_table.role_rows())),
+        "- `yes`: whoever holds the role everywhere, or in the space that the call is about. `all`: only whoever holds "
+        "it everywhere, as this is about more than one space. `–`: nobody by this role; the answer is 403.\n"
+        "- Whoever does not reach a space gets 404 for every call about it and for every id in it: what they may not "
+        "know of looks like what is not there. The space `default` is known to everybody; without a role in it the "
+        "answer is 403.\n"
+        "- `anybody` is a call without a credential; where it may not, the answer is 401.\n"
+        "- `node` is a worker with its own credential, which may speak for itself alone; `token` an enrolment token.\n"
+        "- A role with rules of its own grants the rights it names, in the same words as the column `right`. An API "
+        "key may at most what its owner may, and what its scopes name. `account` is one's own: everybody who can log "
+        "in has it.",
+        *tables,
+    )
+
+
 # ---- pages
 
 
@@ -276,6 +307,7 @@ def _cell(text: str) -> str:
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/errors.md": errors_page,
+    "docs/rights.md": rights_page,
     "docs/settings.md": settings_page,
     "docs/states.md": states_page,
 }
