@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.domains.identity import audit
+from coordinator.domains.identity import audit, key_uses
 from coordinator.domains.identity.audit import Who
 from coordinator.domains.identity.audit_actions import noun_of
 from coordinator.http.actor import ANONYMOUS, ActorKind
@@ -42,6 +43,7 @@ class Clerk:
         self._gatekeeper = gatekeeper
         self._budget = RefusalBudget()
         self._uses: set[tuple[str, str, Any]] = set()
+        self._last_uses: dict[str, tuple[datetime, str | None]] = {}
         self._settling: threading.Thread | None = None
         self._settles = False
         self._stop = threading.Event()
@@ -79,7 +81,8 @@ class Clerk:
             self._budget.give_back(address=address, count=unrecorded + 1)
 
     def settle(self) -> None:
-        """Tell of the refusals that were left out and that no later one has told of."""
+        """Tell of the refusals that were left out and that no later one has told of, and when keys were used last."""
+        self._note_last_uses()
         for address, count in self._budget.settle():
 
             def write(tx: Transaction, address: str = address, count: int = count) -> None:
@@ -91,7 +94,7 @@ class Clerk:
                 self._budget.give_back(address=address, count=count)
 
     def settle_by_itself(self) -> None:
-        """From now on settle once a minute while there is something to tell, and when the process stops."""
+        """From now on settle once a minute, beginning with the first thing to tell, and when the process stops."""
         self._settles = True
         when_stopping(self.close)
 
@@ -119,6 +122,9 @@ class Clerk:
         credential = witness.actor.credential_id
         if credential is None:
             return
+        if witness.actor.kind == ActorKind.API_KEY:
+            self._last_uses[credential] = (self._resources.clock.now(), witness.address)
+            self._settle_later()
         place = place_of(witness.address or "")
         use = (credential, place, self._resources.clock.now().date())
         if use in self._uses:
@@ -131,6 +137,13 @@ class Clerk:
             if len(self._uses) >= REMEMBERED_USES:
                 self._uses.clear()
             self._uses.add(use)
+
+    def _note_last_uses(self) -> None:
+        """Write when keys were used last: once a minute for each key, and in no request's way."""
+        noted, self._last_uses = self._last_uses, {}
+        uses = [(credential, at, address) for credential, (at, address) in list(noted.items())]
+        if uses and not self._written(lambda tx: key_uses.note(tx, uses)):
+            self._last_uses = noted | self._last_uses
 
     def _written(self, write: Callable[[Transaction], None]) -> bool:
         """Whether `write` was committed. The request has its answer: what goes wrong here is for the log."""

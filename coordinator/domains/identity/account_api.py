@@ -50,7 +50,7 @@ def get_me(call: Call) -> dict[str, Any]:
 @own_account.put("/auth/me", may="account:write", body=ProfileBody, reply=ProfileView, etag=True, errors=(409,))
 def update_me(call: Call) -> dict[str, Any]:
     """Change one's name for people or e-mail address."""
-    _require_login(call.actor)
+    require_login(call.actor)
     found = _held(call.tx, call.actor)
     call.require_version(found.version)
     changed = users.change(call.tx, found, call.body)
@@ -70,7 +70,7 @@ def update_me(call: Call) -> dict[str, Any]:
 )
 def change_password(call: Call) -> dict[str, Any]:
     """Choose another password. All other sessions end; a token that was restricted for it is renewed by a refresh."""
-    _require_login(call.actor)
+    require_login(call.actor)
     with call.read() as tx:
         me = _myself(tx, call.actor)
     _require_proof(call, me, password=call.body["current_password"])
@@ -98,7 +98,7 @@ def change_password(call: Call) -> dict[str, Any]:
 )
 def log_out(call: Call) -> dict[str, Any]:
     """End this session and, if its refresh token is sent along, another one of one's own."""
-    _require_login(call.actor)
+    require_login(call.actor)
     wanted = [call.actor.credential_id or "", *_other_session(call)]
     ended = [each for each in dict.fromkeys(wanted) if sessions.end(call.tx, each)]
     for each in ended:
@@ -132,7 +132,7 @@ def set_up_mfa(call: Call) -> Reply:
 
     Nothing is asked for at login before POST /auth/mfa/verify has confirmed it with a code.
     """
-    _require_login(call.actor)
+    require_login(call.actor)
     me = _held(call.tx, call.actor)
     if not security.current(call.tx).mfa.enabled:
         raise Conflict("an admin has switched second factors off")
@@ -178,7 +178,7 @@ def _confirmed(call: Call, code: str) -> dict[str, Any]:
         actor: Actor = gatekeeper.admitted(tx, credential)
         call.introduce(actor)
         rights.require(("account:update",), actor, {})
-        _require_login(actor)
+        require_login(actor)
         me = _held(tx, actor)
         wrong = not _accepted(call, tx, me, code)
         if not wrong:
@@ -208,7 +208,7 @@ def _accepted(call: Call, tx: Transaction, me: Principal, code: str) -> bool:
 )
 def disable_mfa(call: Call) -> dict[str, Any]:
     """Take the second factor away, with the password or a code."""
-    _require_login(call.actor)
+    require_login(call.actor)
     with call.read() as tx:
         me = _myself(tx, call.actor)
     _require_proof(call, me, password=call.body.get("password"), code=code_of(call.body))
@@ -221,7 +221,7 @@ def disable_mfa(call: Call) -> dict[str, Any]:
 # ---- who is asking
 
 
-def _require_login(actor: Actor) -> None:
+def require_login(actor: Actor) -> None:
     """Whoever found a key must not be able to make more of it than it is."""
     if actor.kind == ActorKind.API_KEY:
         raise Forbidden("an API key cannot do this: log in", reason="login_needed")

@@ -35,6 +35,15 @@ def is_confirmed(tx: Transaction, principal_id: str) -> bool:
     return tx.conn.scalar(wanted) is not None
 
 
+def which_are_confirmed(tx: Transaction, principal_ids: Sequence[str]) -> frozenset[str]:
+    """Those of the principals that have a second factor."""
+    table = second_factors
+    wanted = select(table.c.principal_id).where(
+        table.c.principal_id.in_(principal_ids), table.c.confirmed_at.isnot(None)
+    )
+    return frozenset(tx.conn.scalars(wanted)) if principal_ids else frozenset()
+
+
 def replace(tx: Transaction, principal_id: str, *, seed: str, key_id: str, digests: Sequence[str]) -> None:
     """Put a factor that is to be confirmed yet in the place of whatever there was."""
     remove(tx, principal_id)

@@ -7,10 +7,11 @@ import hmac
 from dataclasses import dataclass
 from datetime import timedelta
 
+from coordinator.config import Settings
 from coordinator.domains.identity import failure_store
 from coordinator.domains.identity.failure_store import Counter
 from coordinator.domains.identity.security import LockoutPolicy
-from coordinator.resources import Resources
+from coordinator.resources import Resources, derive_key
 from coordinator.store.database import Transaction
 
 ELSEWHERE = "*"
@@ -31,17 +32,17 @@ class Guess:
 
 def guess_at_name(resources: Resources, login: str, place: str) -> Guess:
     """A guess at the password of a submitted name. People type passwords into the wrong field: the name is not kept."""
-    return Guess(_digest(resources, f"name {login.strip().casefold()}"), place)
+    return Guess(_digest(resources.settings, f"name {login.strip().casefold()}"), place)
 
 
 def guess_at_code(resources: Resources, principal_id: str, place: str) -> Guess:
     """A guess at the second factor of somebody whose password is known."""
-    return Guess(_digest(resources, f"code {principal_id}"), place)
+    return Guess(_digest(resources.settings, f"code {principal_id}"), place)
 
 
 def guess_at_step(resources: Resources, token_id: str) -> Guess:
     """A guess at the code for one begun login, wherever it comes from."""
-    return Guess(_digest(resources, f"step {token_id}"), "step")
+    return Guess(_digest(resources.settings, f"step {token_id}"), "step")
 
 
 def is_locked(tx: Transaction, guess: Guess, *, known: bool, hold: bool = False) -> bool:
@@ -69,10 +70,10 @@ def forgive(tx: Transaction, guess: Guess) -> None:
     failure_store.forget(tx, guess.what, guess.place)
 
 
-def unlock(tx: Transaction, resources: Resources, *, names: list[str], principal_id: str) -> int:
+def unlock(tx: Transaction, settings: Settings, *, names: list[str], principal_id: str) -> int:
     """Forget all failures of a principal, from wherever; how many places had any."""
-    subjects = {_digest(resources, f"name {name.strip().casefold()}") for name in names}
-    subjects.add(_digest(resources, f"code {principal_id}"))
+    subjects = {_digest(settings, f"name {name.strip().casefold()}") for name in names}
+    subjects.add(_digest(settings, f"code {principal_id}"))
     return sum(failure_store.forget(tx, each) for each in sorted(subjects))
 
 
@@ -91,5 +92,6 @@ def purge(tx: Transaction) -> int:
     return failure_store.delete_older(tx, tx.now - FORGOTTEN_AFTER, PURGE_BATCH)
 
 
-def _digest(resources: Resources, text: str) -> str:
-    return hmac.new(resources.key("login failures"), text.encode(), hashlib.sha256).hexdigest()
+def _digest(settings: Settings, text: str) -> str:
+    key = derive_key(settings.secret_key.get_secret_value(), "login failures")
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.domains.identity import entering, logins, service, sessions
+from coordinator.domains.identity import entering, logins, password_policy, security, service, sessions, users
 from coordinator.domains.identity.login_schemas import (
     LoginAnswer,
+    RegisterBody,
     TokenPair,
     V1LoginBody,
     code_of,
 )
 from coordinator.domains.identity.logins import SecondFactorNeeded
-from coordinator.domains.identity.schemas import RefreshBody, login_and_password
+from coordinator.domains.identity.schemas import RefreshBody, UserView, login_and_password
 from coordinator.domains.identity.store import LoginSession
 from coordinator.http import auth
 from coordinator.http.actor import Actor, ActorKind
 from coordinator.http.slice import OPEN, Call, Slice
-from shared.errors import Unauthenticated
+from shared.errors import Forbidden, Unauthenticated
 
 coming_in = Slice("login", "Coming in, and staying in")
 
@@ -59,6 +60,51 @@ def _second_step(call: Call, needed: SecondFactorNeeded) -> dict[str, Any]:
         "expires_in": seconds,
         "expires_at": auth.expiry(call.resources.clock.now(), seconds),
     }
+
+
+@coming_in.post(
+    "/auth/register",
+    may=OPEN,
+    body=RegisterBody,
+    reply=UserView,
+    status=201,
+    location="/auth/me",
+    transaction="none",
+    audit="user.registered",
+    door="register",
+    errors=(403, 409, 429),
+    name="register",
+)
+def register(call: Call) -> dict[str, Any]:
+    """Make an account for oneself, where an admin lets people, or nobody but this machine can ask.
+
+    Its role is what the settings say. Log in next.
+    """
+    body = call.body
+    _require_open(call)
+    names = (body.get("name"), body["email"], body.get("full_name"))
+    chosen = password_policy.choose(call.resources, body["password"], names=names)
+    with call.write() as tx:
+        policy, on_loopback = security.current(tx).registration, call.resources.settings.is_loopback
+        made = users.add(
+            tx,
+            name=body.get("name"),
+            email=body["email"],
+            full_name=body.get("full_name"),
+            role=policy.role(on_loopback=on_loopback),
+            chosen=chosen,
+        )
+        call.introduce(Actor(id=made.id, kind=made.kind, name=made.name))
+        facts = {"name": made.name, "email": made.email, "role": made.role}
+        call.audit("user.registered", resource_id=made.id, after=facts, tx=tx)
+    return entering.person(made)
+
+
+def _require_open(call: Call) -> None:
+    with call.read() as tx:
+        policy = security.current(tx).registration
+    if not policy.opened(on_loopback=call.resources.settings.is_loopback):
+        raise Forbidden("an admin makes accounts here: registration is off", reason="registration_off")
 
 
 @coming_in.post(

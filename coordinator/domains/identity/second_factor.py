@@ -97,6 +97,7 @@ def is_begun(tx: Transaction, principal_id: str) -> bool:
     return factor_store.find(tx, principal_id) is not None
 
 
+which_are_confirmed = factor_store.which_are_confirmed
 is_confirmed = factor_store.is_confirmed
 confirm = factor_store.confirm
 remove = factor_store.remove

@@ -51,15 +51,17 @@ class Principal:
 FIELDS = tuple(name for name in Principal.__dataclass_fields__ if name != "bound")
 _COLUMNS = tuple(principals.c[name] for name in FIELDS)
 _OF_BINDING = (role_bindings.c.role_id, roles.c.name, role_bindings.c.space, roles.c.rules)
-_HELD = principals.outerjoin(role_bindings, role_bindings.c.principal_id == principals.c.id).outerjoin(
+HELD = principals.outerjoin(role_bindings, role_bindings.c.principal_id == principals.c.id).outerjoin(
     roles, roles.c.id == role_bindings.c.role_id
 )
-_SPACE_EXISTS = exists().where(spaces.c.name == bindparam("space")).label("space_exists")
+OWNER_COLUMNS = (*_COLUMNS, *_OF_BINDING)
+"""What `assembled` makes a principal of."""
+SPACE_EXISTS = exists().where(spaces.c.name == bindparam("space")).label("space_exists")
 
 # Built once: every authenticated request runs it. One round trip, all by primary keys and one index.
 _IN_SESSION = (
-    select(*_COLUMNS, *_OF_BINDING, _SPACE_EXISTS)
-    .select_from(_HELD.join(login_sessions, login_sessions.c.principal_id == principals.c.id))
+    select(*_COLUMNS, *_OF_BINDING, SPACE_EXISTS)
+    .select_from(HELD.join(login_sessions, login_sessions.c.principal_id == principals.c.id))
     .where(
         principals.c.id == bindparam("id"),
         login_sessions.c.id == bindparam("session_id"),
@@ -146,7 +148,7 @@ def _one(tx: Transaction, condition: ColumnElement[bool]) -> Principal | None:
 
 
 def _several(tx: Transaction, condition: ColumnElement[bool]) -> list[Principal]:
-    rows = tx.conn.execute(select(*_COLUMNS, *_OF_BINDING).select_from(_HELD).where(condition)).all()
+    rows = tx.conn.execute(select(*_COLUMNS, *_OF_BINDING).select_from(HELD).where(condition)).all()
     by_id: dict[str, list[Row[*tuple[Any, ...]]]] = {}
     for row in rows:
         by_id.setdefault(row[0], []).append(row)

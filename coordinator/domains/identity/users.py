@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 
+from coordinator.config import Settings
 from coordinator.domains.identity import (
     binding_store,
     escalation,
@@ -22,7 +23,6 @@ from coordinator.domains.identity.grants import Bound
 from coordinator.domains.identity.password_policy import Chosen, set_password
 from coordinator.domains.identity.rights import BUILT_IN_IDS, Role
 from coordinator.domains.identity.store import Principal
-from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from coordinator.store.paging import Page, PageRequest
 from shared.errors import Duplicate, Forbidden, NotFound
@@ -148,10 +148,10 @@ def reset_second_factor(tx: Transaction, user_id: str) -> bool:
     return second_factor.remove(tx, user_id)
 
 
-def unlock(tx: Transaction, resources: Resources, found: Principal) -> int:
+def unlock(tx: Transaction, settings: Settings, found: Principal) -> int:
     """Let somebody try again who was locked out; how many places had failures."""
     names = [each for each in (found.name, found.email) if each]
-    return lockout.unlock(tx, resources, names=names, principal_id=found.id)
+    return lockout.unlock(tx, settings, names=names, principal_id=found.id)
 
 
 def remove(tx: Transaction, found: Principal) -> None:
