@@ -76,7 +76,7 @@ class TestLogIn:
             "operator",
         )
         me = client.get("/api/v0/auth/me", headers=bearer(response.json["token"]))
-        assert me.json == {"user": "ada", "namespace": None, "type": "ServiceAccount"}
+        assert me.json == {"user": "ada", "namespace": None, "type": "Subject"}
         clock.advance(settings.v0_token_seconds - 1)
         assert client.get("/api/v0/auth/me", headers=bearer(response.json["token"])).status_code == 200
         clock.advance(1)

@@ -34,7 +34,9 @@ OPEN_TO_ALL = {
     ("GET", "/metrics"),
     ("GET", "/swagger-ui"),
     ("GET", "/swagger-ui/<string:asset>"),
+    ("POST", "/api/v0/auth/internal"),
     ("POST", "/api/v0/auth/login"),
+    ("POST", "/api/v0/operators/<string:name>/login"),
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/refresh"),
 }

@@ -69,14 +69,14 @@ _SHOWN = (
 
 def find(tx: Transaction, binding_id: str) -> Binding | None:
     row = tx.conn.execute(_SHOWN.where(role_bindings.c.id == binding_id)).one_or_none()
-    return None if row is None else Binding(*row)
+    return None if row is None else Binding(**row._asdict())
 
 
 def list_page(tx: Transaction, page: PageRequest) -> Page[Binding]:
     """One page of all bindings, newest first."""
     newest = _SHOWN.order_by(role_bindings.c.created_at.desc(), role_bindings.c.id.desc())
     found = fetch_page(tx, newest, page)
-    return Page([Binding(*row) for row in found.items], found.total)
+    return Page([Binding(**row._asdict()) for row in found.items], found.total)
 
 
 def is_bound(tx: Transaction, *, principal_id: str, role_id: str, space: str | None) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError
 
-from coordinator.domains.identity import binding_store, escalation, last_admin, roles, spaces, store
+from coordinator.domains.identity import binding_store, escalation, last_admin, roles, service, spaces, store
 from coordinator.domains.identity.binding_store import Binding
 from coordinator.domains.identity.grants import Bound
 from coordinator.domains.identity.rights import BUILT_IN_IDS, Role
@@ -76,11 +76,10 @@ def add(tx: Transaction, wanted: Wanted, giver: Giver) -> Binding:
     beyond = escalation.excess(giver.bound, [roles.bound_in(role, wanted.space)], limits=giver.limits)
     if beyond:
         raise Forbidden("you cannot give what you may not do yourself", beyond=sorted(beyond))
-    place = {"principal_id": principal.id, "role_id": role.id, "space": wanted.space}
-    if binding_store.is_bound(tx, **place):
+    if binding_store.is_bound(tx, principal_id=principal.id, role_id=role.id, space=wanted.space):
         raise Duplicate(f"{principal.name} holds the role {role.name} there already", role=role.name)
     try:
-        made = binding_store.bind(tx, **place, by=giver.id)
+        made = binding_store.bind(tx, principal_id=principal.id, role_id=role.id, space=wanted.space, by=giver.id)
     except IntegrityError:
         raise Conflict("one of role, principal and space has just changed; ask again") from None
     return get(tx, made)
@@ -105,4 +104,4 @@ def _principal(tx: Transaction, wanted: Wanted) -> Principal:
 
 
 def _is_of_type(principal: Principal, type_: str | None) -> bool:
-    return type_ is None or principal.kind in TYPES[type_] or principal.role == Role.ADMIN
+    return type_ is None or principal.kind in TYPES[type_] or service.is_admin(principal)

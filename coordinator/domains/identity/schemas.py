@@ -43,15 +43,6 @@ def login_and_password(body: dict[str, Any]) -> tuple[str, str]:
     return login, password
 
 
-class V0LoginBody(Body):
-    """Name and password."""
-
-    user = fields.String(required=True, validate=validate.Length(1, 320))
-
-    class Meta(Body.Meta):
-        include: ClassVar[dict[str, Any]] = {"pass": fields.String(required=True, validate=validate.Length(1, 1024))}
-
-
 class RefreshBody(Body):
     """A refresh token, to be exchanged for a new pair."""
 

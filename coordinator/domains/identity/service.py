@@ -23,6 +23,7 @@ __all__ = [
     "ensure_admin",
     "find_active",
     "find_in_session",
+    "is_admin",
     "open_session",
     "purge_sessions",
     "roles_of",
@@ -33,6 +34,11 @@ def find_active(tx: Transaction, principal_id: str) -> Principal | None:
     """The principal, unless it is gone or switched off."""
     found = store.find(tx, principal_id)
     return found if found is not None and found.active else None
+
+
+def is_admin(principal: Principal) -> bool:
+    """Whether they hold the built-in role admin everywhere."""
+    return principal.role == Role.ADMIN
 
 
 def roles_of(tx: Transaction, principal_id: str) -> tuple[Bound, ...]:
