@@ -13,8 +13,10 @@ from flask_smorest import Blueprint
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from coordinator.config import load_settings
+from coordinator.domains.identity import page_api
 from coordinator.http import auth, errors, limiting, openapi, routing, sockets
 from coordinator.http import wsgi as outermost
+from coordinator.http.browser import Browsers
 from coordinator.http.edge import Edge
 from coordinator.http.limiting import Limiter
 from coordinator.http.metrics import RequestMetrics
@@ -33,6 +35,7 @@ class Longshore:
     slices: tuple[Slice, ...]
     api: openapi.Api
     gatekeeper: auth.Gatekeeper
+    browsers: Browsers
     tokens: auth.Tokens
     clerk: Clerk
     limiter: Limiter
@@ -54,6 +57,7 @@ def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None,
     app = Flask("coordinator", static_folder=None)
     routing.prepare(app)
     errors.register_error_handlers(app)
+    page_api.install(app)
     auth.install_jwt(app, resources)
     api = openapi.make_api(app)
     tokens = auth.Tokens(resources)
@@ -65,7 +69,10 @@ def create_app(resources: Resources, *, slices: tuple[Slice, ...] | None = None,
     gatekeeper = auth.Gatekeeper(tokens)
     clerk = Clerk(resources, gatekeeper)
     limiter = Limiter(resources)
-    ours = Longshore(resources, served, api, gatekeeper, tokens, clerk, limiter, RequestMetrics(), check_replies)
+    browsers = Browsers(tokens, gatekeeper, resources.key("csrf"))
+    ours = Longshore(
+        resources, served, api, gatekeeper, browsers, tokens, clerk, limiter, RequestMetrics(), check_replies
+    )
     app.extensions["longshore"] = ours
     for one in ours.slices:
         _mount(app, ours, one)
@@ -116,7 +123,16 @@ def _mount(app: Flask, ours: Longshore, one: Slice) -> None:
 
 def _add_route(blueprint: Blueprint, ours: Longshore, endpoint: Endpoint, version: str) -> None:
     check = openapi.check_reply if ours.checks_replies else None
-    edge = Edge(endpoint, version, ours.resources, ours.gatekeeper, ours.clerk, ours.limiter, check)
+    edge = Edge(
+        endpoint,
+        version,
+        ours.resources,
+        ours.gatekeeper,
+        ours.clerk,
+        ours.limiter,
+        check,
+        browsers=ours.browsers,
+    )
     name = routing.endpoint_name(endpoint.path, endpoint.method)
     if endpoint.method == sockets.WS:
         sockets.mount(blueprint, name, endpoint, resources=ours.resources, gate=ours.gatekeeper, clerk=ours.clerk)

@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     refresh_token_seconds: int = Field(7 * 86400, ge=3600)
     v0_token_seconds: int = Field(86400, ge=60)
     enrol_token_seconds: int = Field(86400, ge=60)
+    browser_session_seconds: int = Field(12 * 3600, ge=300)
 
     rate_anonymous_per_minute: int = Field(120, ge=0)
     rate_login_per_minute: int = Field(20, ge=0)

@@ -13,6 +13,7 @@ from coordinator.http import answering, asked_space, auth, reading, rights, tran
 from coordinator.http.actor import Actor
 from coordinator.http.answering import Answer, Handled
 from coordinator.http.auth import Credential, Gatekeeper
+from coordinator.http.browser import Browsers
 from coordinator.http.call import Call, ListOf
 from coordinator.http.idempotency import Claim
 from coordinator.http.limiting import Limiter
@@ -56,6 +57,8 @@ class Edge:
         clerk: Clerk,
         limiter: Limiter,
         check: Checker | None = None,
+        *,
+        browsers: Browsers,
     ) -> None:
         self._endpoint = endpoint
         self._version = version
@@ -63,13 +66,15 @@ class Edge:
         self._gatekeeper = gatekeeper
         self._clerk = clerk
         self._limiter = limiter
+        self._browsers = browsers
         self._check = check
         self._secrets = secret_names(endpoint.body)
         self._body = None if endpoint.body is None else BodyReader(endpoint.body, version=version)
         self._query = None if endpoint.query is None else QueryReader(endpoint.query)
         self._is_open = endpoint.is_open
         # Whether we live is asked by machines from anywhere, and answered without a database.
-        self._looks_at_addresses = version != "root" and not (endpoint.is_open and endpoint.quiet)
+        is_page = version == "root" and endpoint.door != "usual"
+        self._looks_at_addresses = is_page or (version != "root" and not (endpoint.is_open and endpoint.quiet))
         self._makes_work = rights.makes_work(endpoint.may)
         self._is_list = isinstance(endpoint.reply, ListOf)
         self._usual = endpoint.reply.usual if isinstance(endpoint.reply, ListOf) else None
@@ -112,7 +117,7 @@ class Edge:
             self._limiter.at_open_door(self._endpoint, self._version)
             return None
         try:
-            return self._gatekeeper.presented(request.headers)
+            return self._browsers.presented(request)
         except Unauthenticated:
             self._limiter.stranger(self._version)
             raise

@@ -148,6 +148,13 @@ class TestLogins:
         assert int(answers[-1].headers["Retry-After"]) >= 1
         assert [numbers(one)[:2] for one in (answers[1], answers[3])] == [[4, 2], [4, 0]]
 
+    def test_the_log_in_page_is_one_of_the_doors(self, client: FlaskClient) -> None:
+        assert client.get("/login").status_code == 200
+        statuses = [client.post("/login", data={}).status_code for _ in range(5)]
+        assert statuses == [403] * 4 + [429]
+        assert client.post("/api/v1/auth/login", json={"email": "a", "password": "b"}).status_code == 429
+        assert client.get("/login").status_code == 200
+
     def test_a_right_password_counts_and_waits_as_well(self, client: FlaskClient, database: Database) -> None:
         make_person(database, name="ada", password="right")
         good = {"user": "ada", "pass": "right"}

@@ -15,6 +15,8 @@ from coordinator.domains.identity.ip_rules_api import addresses
 from coordinator.domains.identity.keys_api import key_endpoints
 from coordinator.domains.identity.login_api import coming_in
 from coordinator.domains.identity.roles_api import role_endpoints
+from coordinator.domains.identity.page_api import log_in_page
+from coordinator.domains.identity.providers_api import provider_endpoints
 from coordinator.domains.identity.security_api import security_endpoints
 from coordinator.domains.identity.spaces_api import space_endpoints
 from coordinator.domains.identity.users_api import user_endpoints
@@ -31,6 +33,7 @@ __all__ = [
     "key_endpoints",
     "operators",
     "own_account",
+    "log_in_page",
     "role_endpoints",
     "security_endpoints",
     "service_accounts",
