@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate
 
+from coordinator.domains.identity.space_words import TwoSpaces, take_space
 from shared.clock import parse_rfc3339, rfc3339
 from shared.ids import is_id
 
@@ -17,6 +18,24 @@ class Body(Schema):
 
     class Meta:
         unknown = RAISE
+
+
+class InSpace(Body):
+    """What may name its space, as `namespace`, `workspace`, `workspace_id`, `workspace_name` or `organization` too.
+
+    The edge takes it for the space of the whole request.
+    """
+
+    space = fields.String(metadata={"description": "the space it is for; the header X-Space says the same"})
+
+    @pre_load
+    def _one_space(self, data: Any, **_: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        try:
+            return take_space(data)
+        except TwoSpaces as error:
+            raise ValidationError({"space": [f"two spaces are named: {error}"]}) from None
 
 
 class Query(Schema):
@@ -134,6 +153,7 @@ __all__ = [
     "Anything",
     "Body",
     "IdField",
+    "InSpace",
     "Moment",
     "Query",
     "ValidationError",

@@ -12,6 +12,7 @@ from coordinator.http.schemas import (
     Anything,
     Body,
     IdField,
+    InSpace,
     Moment,
     Query,
     ValidationError,
@@ -250,7 +251,7 @@ class AgentChanges(Body):
     metadata = fields.Nested(AgentMetadataBody)
 
 
-class AgentBody(AgentChanges):
+class AgentBody(InSpace, AgentChanges):
     """A new agent. Only the name is needed."""
 
     class Meta:

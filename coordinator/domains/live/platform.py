@@ -65,7 +65,11 @@ class PlatformSession:
 
     def _may_hear(self, told: Told) -> bool:
         event = told.event
-        if event.space != self._space or not self._may.get(event.type.partition(".")[0], True):
+        kind = event.type.partition(".")[0]
+        # The fleet serves all spaces: who may hear of it (by a role held everywhere) hears of it in each.
+        if event.space != self._space and kind not in words.OF_THE_FLEET:
+            return False
+        if not self._may.get(kind, True):
             return False
         owner = words.PERSONAL.get(event.type)
         return owner is None or event.data.get(owner) == self._actor.id

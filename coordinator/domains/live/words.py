@@ -57,6 +57,9 @@ RIGHTS = {
 }
 """The right that events of a kind need; other kinds need none beyond the socket's own."""
 
+OF_THE_FLEET = frozenset({"breaker", "worker"})
+"""Kinds of events that are no space's own."""
+
 LONGEST_RESULT = 64 * 1024
 """Larger results are fetched from the execution itself."""
 

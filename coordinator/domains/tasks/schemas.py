@@ -16,7 +16,7 @@ from coordinator.domains.agents.schemas import (
 )
 from coordinator.domains.queue.service import PRIORITIES
 from coordinator.domains.tasks.states import ExecutionStatus, TaskStatus
-from coordinator.http.schemas import Anything, Body, IdField, Moment, Query, View, fields, validate
+from coordinator.http.schemas import Anything, Body, IdField, InSpace, Moment, Query, View, fields, validate
 
 MAX_BULK = 1000
 MAX_INPUT_FILES = 100
@@ -37,7 +37,7 @@ def _word(words_known: type[TaskStatus] | type[ExecutionStatus]) -> fields.Strin
     return fields.String(validate=validate.OneOf([str(word) for word in words_known]))
 
 
-class TaskBody(Body):
+class TaskBody(InSpace):
     """A new task. Only the title is needed; without `agent_id` an agent is picked."""
 
     title = fields.String(required=True, validate=validate.Length(1, 500))
@@ -112,7 +112,7 @@ class Unread(fields.List[Any]):
         return value
 
 
-class BulkBody(Body):
+class BulkBody(InSpace):
     """Many new tasks at once."""
 
     tasks = Unread(fields.Nested(TaskBody), required=True, validate=validate.Length(1, MAX_BULK))
@@ -139,7 +139,7 @@ class OptionsBody(Body):
     max_tokens = fields.Integer(strict=True, allow_none=True, validate=validate.Range(1, 10_000_000))
 
 
-class ExecuteBody(Body):
+class ExecuteBody(InSpace):
     """What an agent is run on."""
 
     input = Anything(allow_none=True)

@@ -19,6 +19,7 @@ from coordinator.domains.tasks.schemas import (
     TaskSummary,
     TaskView,
 )
+from coordinator.domains.tasks.service import orders
 from coordinator.domains.tasks.service import tasks as service
 from coordinator.domains.tasks.service.tasks import KIND, WholeTask
 from coordinator.domains.tasks.states import TaskStatus
@@ -90,7 +91,7 @@ def create_tasks(call: Call) -> dict[str, Any]:
 
     Each gets its own answer, in the order given: those that are valid are accepted, the others say what is wrong.
     """
-    read = [_read(item) for item in call.body["tasks"]]
+    read = [_read(item, call.space) for item in call.body["tasks"]]
     bodies = [item for item in read if not isinstance(item, LongshoreError)]
     made = iter(service.create_many(call.tx, call.resources, bodies, space=call.space, by=call.actor.id))
     results = [
@@ -147,13 +148,14 @@ def list_task_events(call: Call, task_id: str) -> dict[str, Any]:
     return events_of(call, KIND, task_id)
 
 
-def _read(item: Any) -> Mapping[str, Any] | LongshoreError:
+def _read(item: Any, space: str) -> Mapping[str, Any] | LongshoreError:
     if not isinstance(item, dict):
         return Invalid("a task must be a JSON object", reason="must be a JSON object")
     try:
-        return load(_ITEM, item)
+        body = load(_ITEM, item)
     except LongshoreError as refused:
         return refused
+    return body if body.get("space", space) == space else orders.fault("space", "must be the space of the request")
 
 
 def _result(index: int, made: WholeTask | LongshoreError) -> dict[str, Any]:
