@@ -216,7 +216,7 @@ def _closure(roots: list[Requirement]) -> dict[str, str]:
 
 
 def test_what_the_code_imports_is_required() -> None:
-    assert set(_imported_distributions()) - _required() == set()
+    assert set(_imported_distributions()) - _required() - _optional() == set()
 
 
 def test_what_is_required_is_used() -> None:
@@ -225,6 +225,12 @@ def test_what_is_required_is_used() -> None:
 
 def _required() -> set[str]:
     return {canonicalize_name(each.name) for each in _requirements("options", "install_requires")}
+
+
+def _optional() -> set[str]:
+    """What extras for users bring."""
+    extras = [name for name in _setup()["options.extras_require"] if name != "test"]
+    return {canonicalize_name(each.name) for extra in extras for each in _requirements("options.extras_require", extra)}
 
 
 def _imported_distributions() -> Iterator[str]:

@@ -11,12 +11,13 @@ from coordinator.domains.identity.accounts_api import operators, service_account
 from coordinator.domains.identity.acting import actor_of
 from coordinator.domains.identity.audit_api import trail
 from coordinator.domains.identity.bindings_api import binding_endpoints
+from coordinator.domains.identity.external_api import external_endpoints
 from coordinator.domains.identity.ip_rules_api import addresses
 from coordinator.domains.identity.keys_api import key_endpoints
 from coordinator.domains.identity.login_api import coming_in
-from coordinator.domains.identity.roles_api import role_endpoints
 from coordinator.domains.identity.page_api import log_in_page
 from coordinator.domains.identity.providers_api import provider_endpoints
+from coordinator.domains.identity.roles_api import role_endpoints
 from coordinator.domains.identity.security_api import security_endpoints
 from coordinator.domains.identity.spaces_api import space_endpoints
 from coordinator.domains.identity.users_api import user_endpoints
@@ -29,11 +30,13 @@ __all__ = [
     "addresses",
     "binding_endpoints",
     "coming_in",
+    "external_endpoints",
     "identity",
     "key_endpoints",
+    "log_in_page",
     "operators",
     "own_account",
-    "log_in_page",
+    "provider_endpoints",
     "role_endpoints",
     "security_endpoints",
     "service_accounts",
