@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
 from tests.faults.forging import Forger
 from tests.faults.row import Row, Tally
 from tests.faults.rows.plans import ON_SQLITE
+from tests.services.processes import wait_until
 
 if TYPE_CHECKING:
     from tests.faults.lab import Lab
@@ -35,18 +37,26 @@ def flush(lab: Lab, random: Random, count: int) -> Tally:
 
 @contextmanager
 def _held_still(lab: Lab, *, is_on: bool) -> Iterator[None]:
-    """Nodes stand still until a ticket lies in each queue, and beyond."""
+    """Nodes stand still until some ticket lies in a queue, if one comes: each may have all its slots in use."""
     if not is_on:
         yield
         return
     for node in lab.nodes:
         node.freeze()
     try:
-        lab.pause(3.0)
+        with suppress(TimeoutError):
+            wait_until(partial(_waiting, lab), what="a ticket", seconds=lab.stack.tempo.scaled(15))
         yield
     finally:
         for node in lab.nodes:
             node.thaw()
+
+
+def _waiting(lab: Lab) -> int:
+    """How many tickets nobody has taken after a moment."""
+    lab.pause(3.0)
+    with lab.stack.redis.client() as client:
+        return sum(client.llen(f"node.{node.id}") for node in lab.nodes)
 
 
 def _forget_everything(lab: Lab) -> int:

@@ -11,6 +11,7 @@ from tests.faults.rows.plans import ON_POSTGRESQL, ON_SQLITE
 
 if TYPE_CHECKING:
     from tests.faults.lab import Lab
+    from tests.faults.stack import Node
 
 AWAY_SHARE = 0.25
 """How many of the killed daemons come back only when their leases have run out."""
@@ -18,10 +19,11 @@ LEASE_SECONDS = 30.0
 
 
 def kill_daemons(lab: Lab, random: Random, count: int) -> Tally:
+    """Any node at any moment, and one time in three a node of which we know that it is in the middle of a job."""
     tally = Tally()
-    for _ in range(count):
+    for number in range(count):
         lab.breathe(random.uniform(0.2, 1.5))
-        node = random.choice(lab.nodes)
+        node = random.choice(lab.nodes) if number % 3 else _one_at_work(lab, tally)
         node.kill()
         if random.random() < AWAY_SHARE:
             lab.pause(LEASE_SECONDS * 1.1)
@@ -29,6 +31,14 @@ def kill_daemons(lab: Lab, random: Random, count: int) -> Tally:
         tally.count += 1
         lab.until_hears(node)
     return tally
+
+
+def _one_at_work(lab: Lab, tally: Tally) -> Node:
+    job_id = lab.submit("sleep 2")
+    tally.jobs.add(job_id)
+    lab.until_runs(job_id)
+    node_id = lab.attempts(job_id)[-1]["node_id"]
+    return next(node for node in lab.nodes if node.id == node_id)
 
 
 NODE_POINTS = [point for point in POINTS if point.program == "worker"]
