@@ -22,13 +22,14 @@ def make_person(
     role: Role | None = Role.OPERATOR,
     name: str | None = None,
     password: str | None = None,
+    kind: str = "user",
     **fields: Any,
 ) -> Principal:
     """A principal with this role; with `password`, one who can log in."""
     with database.write() as tx:
         return service.add_principal(
             tx,
-            kind="user",
+            kind=kind,
             name=name or f"{role or 'nobody'}-{next(_numbers)}",
             role=role,
             password_hash=None if password is None else passwords("low").hash(password),

@@ -14,6 +14,7 @@ from coordinator.domains.identity import key_store, scopes
 from coordinator.domains.identity.acting import actor_of
 from coordinator.domains.identity.key_store import Key
 from coordinator.http.actor import Actor, ActorKind
+from coordinator.http.limiting_rules import OWNERS_PLAN
 from coordinator.store.database import Transaction
 from coordinator.store.paging import Page, PageRequest
 from shared.errors import Conflict, Forbidden, Invalid, NotFound
@@ -78,7 +79,7 @@ def _may_give(actor: Actor, scope: str) -> bool:
     """Whether the actor may hand on this scope: the general words follow its owner's rights by themselves."""
     if scopes.is_general(scope) and actor.limits is None:
         return True
-    return all(actor.may(right) for right in scopes.rights_of((scope,)))
+    return all(actor.may(right) for right in scopes.spelt_out(scope))
 
 
 def page(tx: Transaction, principal_id: str, request: PageRequest) -> Page[Key]:
@@ -114,8 +115,8 @@ def authenticate(tx: Transaction, token: str, space: str) -> Actor | None:
         limits=scopes.rights_of(held.key.scopes),
         plan=held.key.plan,
     )
-    # With a plan of its own it is counted by itself.
-    return actor if held.key.plan is None else replace(actor, facts={"own_plan": True})
+    # With a plan of its own it is counted by itself as well.
+    return actor if held.key.plan is None else replace(actor, facts={OWNERS_PLAN: held.owner.plan})
 
 
 def _digest(text: str) -> str:

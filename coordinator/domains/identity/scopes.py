@@ -29,6 +29,14 @@ def _rights_of(scope: str) -> frozenset[str]:
     return frozenset(f"{noun}:{each}" for each in _WORDS.get(verb, (verb,)))
 
 
+def spelt_out(scope: str) -> frozenset[str]:
+    """The rights of a scope with all verbs of its noun in the place of `noun:*`: who has them all has that."""
+    noun, _, verb = scope.partition(":")
+    if verb != EVERYTHING or noun not in NOUNS:
+        return _rights_of(scope)
+    return frozenset(f"{noun}:{each}" for each in (*READING, *CHANGING, *NOUNS[noun].words))
+
+
 def is_known(scope: str) -> bool:
     """Whether this is a scope: `read`, `write`, `admin`, or `noun:verb` of a noun that there is."""
     noun, colon, verb = scope.partition(":")
