@@ -19,9 +19,8 @@ import pytest
 from coordinator.cli import main
 from coordinator.cli.root import COMMANDS
 from coordinator.config import load_settings
-from coordinator.domains.identity import service as identity
-from coordinator.domains.identity.passwords import passwords
-from coordinator.store.database import Database
+from coordinator.domains.identity import logins
+from coordinator.resources import make_resources
 from tests.services import processes
 from tests.services.ports import free_port
 from tests.services.redis import RedisServer
@@ -177,6 +176,30 @@ def test_a_name_that_is_taken_and_a_short_password_are_refused(migrated: Run, tm
     assert "already" in migrated("admin", "create", "--name", "admin").stderr
     ended = migrated("admin", "create", "--name", "eve", "--password-file", str(secret))
     assert (ended.returncode, "shorter than" in ended.stderr) == (1, True)
+
+
+# ---- admin reset-password
+
+
+def test_whoever_has_the_host_lets_somebody_back_in(migrated: Run, tmp_path: Path) -> None:
+    shown = json.loads(migrated("admin", "reset-password", "admin@localhost", "--json").stdout)
+
+    assert shown["name"] == "admin"
+    assert _can_log_in(tmp_path / "home", "admin", shown["password"])
+
+
+def test_a_password_is_reset_to_what_a_file_says_and_for_nobody_to_nothing(migrated: Run, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("a long enough password\n")
+
+    shown = json.loads(
+        migrated("admin", "reset-password", "admin", "--password-file", str(secret), "--keep-mfa", "--json").stdout
+    )
+
+    assert shown.keys() == {"id", "name", "email"}
+    assert _can_log_in(tmp_path / "home", "admin", "a long enough password")
+    unknown = migrated("admin", "reset-password", "nobody")
+    assert (unknown.returncode, "nobody of this name" in unknown.stderr) == (1, True)
 
 
 # ---- enrol-token create
@@ -340,10 +363,8 @@ def _answers(url: str) -> bool:
 
 
 def _can_log_in(home: Path, name: str, password: str) -> bool:
-    settings = load_settings(home=home, password_cost="low")
-    database = Database(settings.database_url)
+    resources = make_resources(load_settings(home=home, password_cost="low"))
     try:
-        hasher = passwords(settings.password_cost)
-        return bool(identity.log_in(name, password, read=database.read, write=database.write, hasher=hasher))
+        return logins.log_in(resources, name, password).principal.name == name
     finally:
-        database.dispose()
+        resources.database.dispose()
