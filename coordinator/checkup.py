@@ -14,8 +14,11 @@ from sqlalchemy import func, select
 
 from coordinator.broker_advice import advise
 from coordinator.config import Settings
+from coordinator.domains.vault import rotation
+from coordinator.domains.vault.keyring import Keyring
 from coordinator.resources import LOCAL_REDIS, Resources, make_resources
 from coordinator.store import migrate
+from coordinator.weak_secrets import weaknesses
 from shared.errors import LongshoreError
 from shared.queue import logins
 from shared.queue.broker import parse_broker
@@ -38,7 +41,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Every part, each on its own: one that is missing hides none of the others."""
-    home_and_key = [*_home(settings.home), *_secret_key(settings)]
+    home_and_key = [*_home(settings.home), *_secret_key(settings), *_weak_secrets(settings)]
     try:
         resources = make_resources(settings)
     except (SettingsError, ValueError) as error:
@@ -81,6 +84,21 @@ def _secret_key(settings: Settings) -> Iterator[Finding]:
         yield Finding("secret key", True, source)
 
 
+def _weak_secrets(settings: Settings) -> Iterator[Finding]:
+    in_production = settings.env == "production"
+    if (found := weaknesses(settings)) and in_production:
+        yield Finding("secrets", False, "; ".join(found))
+
+
+def _data_keys(resources: Resources) -> Iterator[Finding]:
+    """Whether the master key opens what was sealed; nothing to say before there is anything."""
+    with resources.database.read() as tx:
+        missing = rotation.missing_masters(tx, Keyring.of(resources))
+    if missing:
+        told = f"the master key {', '.join(missing)} is missing: what was sealed cannot be opened"
+        yield Finding("master key", False, f"{told} (LONGSHORE_MASTER_KEY, LONGSHORE_OLD_MASTER_KEYS)")
+
+
 def _database(resources: Resources) -> Iterator[Finding]:
     shown = resources.database.url.render_as_string(hide_password=True)
     try:
@@ -90,6 +108,8 @@ def _database(resources: Resources) -> Iterator[Finding]:
         return
     yield Finding("database", True, shown)
     yield Finding("migrations", not problems, "; ".join(problems) or "the schema is the one of this version")
+    if not problems:
+        yield from _data_keys(resources)
 
 
 def _redis(resources: Resources, shown: str) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from coordinator.config import load_settings
 from coordinator.up.plan import FLOWER_PORT, Options
 from coordinator.up.run import run
 from coordinator.up.telling import Told, lines
+from coordinator.weak_secrets import require_strong
 
 DRIVERS = ("auto", "docker", "process")
 
@@ -48,6 +49,7 @@ def up(
     if driver is not None and driver not in DRIVERS:
         raise typer.BadParameter(f"{driver!r} is not one of {', '.join(DRIVERS)}", param_hint="--driver")
     settings = load_settings(home=home, bind=joined(bind))
+    require_strong(settings)
     options = Options(
         nodes=0 if no_node else nodes,
         driver=driver,

@@ -13,6 +13,7 @@ from coordinator.cli.options import HomeOption, settings_from
 from coordinator.dispatcher import Dispatcher
 from coordinator.resources import make_resources
 from coordinator.starting import require_current
+from coordinator.weak_secrets import require_strong
 from shared import logs
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 def dispatch(home: HomeOption = None) -> None:
     """Place jobs, publish tickets, repair what went wrong. Of several dispatchers one leads, the others stand by."""
     settings = settings_from(home=home)
+    require_strong(settings)
     logs.configure(settings.log_format)
     # Taken by sigwait alone: a handler could interrupt the dispatcher in the middle of a lock that stopping needs.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

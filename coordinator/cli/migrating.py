@@ -9,6 +9,7 @@ import typer
 from coordinator.cli.options import HomeOption, JsonOption, database_of, settings_from, show
 from coordinator.starting import ensure_admin
 from coordinator.store import draft, migrate, revisions
+from coordinator.weak_secrets import require_strong
 
 app = typer.Typer(
     help="Bring the database to the newest schema, or look at it.", no_args_is_help=True, add_completion=False
@@ -19,6 +20,7 @@ app = typer.Typer(
 def upgrade(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Bring the database to the newest revision, whole or not at all, and make the first admin if there is none."""
     settings = settings_from(home=home)
+    require_strong(settings)
     with database_of(settings) as database:
         before = revisions.current(database)
         migrate.upgrade(database)

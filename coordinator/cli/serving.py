@@ -10,6 +10,7 @@ from coordinator.cli.options import BindOption, HomeOption, database_of, joined,
 from coordinator.http import server
 from coordinator.starting import ensure_admin, require_current
 from coordinator.up.ports import require_free
+from coordinator.weak_secrets import require_strong
 
 app = typer.Typer(add_completion=False)
 
@@ -24,6 +25,7 @@ def serve(
 ) -> None:
     """Serve the REST API until told to stop. The database must be migrated; the first admin is made when missing."""
     settings = settings_from(home=home, bind=joined(bind), web_workers=web_workers)
+    require_strong(settings)
     for address in settings.binds:
         require_free(address, "--bind HOST:PORT")
     with database_of(settings) as database:

@@ -275,6 +275,17 @@ class TestCommand:
         assert seeds(own, keyring()) == people
         assert key_ids(own) == {json.loads(done.stdout)["data_key"]}
 
+    def test_the_checkup_says_when_the_master_key_is_missing(self, own: Database, environment: dict[str, str]) -> None:
+        add_seed(own, keyring(), b"one")
+
+        def found(master: str) -> list[bool]:
+            argv = [sys.executable, "-m", "coordinator", "check", "--json"]
+            given = environment | {"LONGSHORE_MASTER_KEY": master}
+            ended = subprocess.run(argv, env=given, capture_output=True, text=True, timeout=60, check=False)
+            return [one["ok"] for one in json.loads(ended.stdout)["findings"] if one["name"] == "master key"]
+
+        assert (found(OLD), found(NEW)) == ([], [False])
+
     def test_a_missing_master_key_is_an_exit_code_and_a_sentence(self, own: Database, run: Run) -> None:
         add_seed(own, keyring(), b"one")
         shown = run("status", LONGSHORE_MASTER_KEY=NEW)

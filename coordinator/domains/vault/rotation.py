@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coordinator.domains.vault import sealing, store
-from coordinator.domains.vault.keyring import Keyring
+from coordinator.domains.vault.keyring import Keyring, shown
 from coordinator.domains.vault.sealing import SealBroken
 from coordinator.domains.vault.store import DataKey, SealedRow
 from coordinator.store.database import Database, Transaction
@@ -57,6 +57,12 @@ def _holding(key: DataKey, keyring: Keyring, by_purpose: dict[str, dict[str, int
     counts = {purpose: found[key.id] for purpose, found in by_purpose.items() if key.id in found}
     masters = {master.fingerprint for master in (keyring.master, *keyring.old)}
     return Holding(key, key.master in masters, counts)
+
+
+def missing_masters(tx: Transaction, keyring: Keyring) -> list[str]:
+    """Master keys that wrapped data keys and that this process does not have, as people see them."""
+    known = {master.fingerprint for master in (keyring.master, *keyring.old)}
+    return sorted({shown(key.master) for key in store.all_keys(tx) if key.master not in known})
 
 
 def begin(database: Database, keyring: Keyring, *, fresh: bool = False) -> Beginning:
