@@ -11,7 +11,8 @@ from flask.testing import FlaskClient
 
 from coordinator.app import create_app
 from coordinator.config import Settings
-from coordinator.domains.identity import service
+from coordinator.domains.identity import logins, service
+from coordinator.domains.identity.logins import Entry
 from coordinator.domains.identity.rights import Role
 from coordinator.domains.identity.service import Principal
 from coordinator.resources import Resources, make_resources
@@ -227,6 +228,27 @@ class TestChangePassword:
         assert renewed is not None
         assert renewed["restricted"] is False
         assert client.get("/api/v1/tasks", headers=bearer(renewed["access_token"])).status_code == 200
+
+    def test_a_login_that_is_under_way_does_not_outlive_the_old_password(
+        self,
+        client: FlaskClient,
+        ada: Principal,
+        headers: dict[str, str],
+        database: Database,
+        monkeypatch: pytest.MonkeyPatch,
+        clock: FrozenClock,
+    ) -> None:
+        real = logins.log_in
+
+        def overtaken(*args: Any, **options: Any) -> Entry:
+            entry = real(*args, **options)
+            clock.advance(1)
+            assert self.change(client, headers, PASSWORD, NEXT).status_code == 200
+            return entry
+
+        monkeypatch.setattr(logins, "log_in", overtaken)
+        assert tried(client, "ada", PASSWORD).status_code == 401
+        assert len(client.get("/api/v1/security/sessions", headers=headers).json["sessions"]) == 1  # type: ignore[index]
 
     def test_passwords_of_machines_do_not_age(
         self, client: FlaskClient, database: Database, clock: FrozenClock

@@ -72,6 +72,7 @@ def test_a_change_names_what_is_another_and_leaves_the_rest(
         {"session": {"max_duration_hours": 0}},
         {"lockout": {"max_failures": 0}},
         {"registration": {"default_role": "emperor"}},
+        {"registration": {"default_role": "admin"}},
         {"unknown": {}},
         {"session": {"unknown": 1}},
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import current_app, request
 
-from coordinator.domains.identity import logins, sessions
+from coordinator.domains.identity import logins, sessions, store
 from coordinator.domains.identity.acting import actor_of
 from coordinator.domains.identity.audit import hinted
 from coordinator.domains.identity.logins import Entry, LoginRefused, SecondFactorNeeded
@@ -15,6 +15,7 @@ from coordinator.domains.identity.store import LoginSession, Principal
 from coordinator.http import auth
 from coordinator.http.actor import Actor, ActorKind
 from coordinator.http.call import Call
+from coordinator.store.database import Transaction
 
 
 def tokens() -> auth.Tokens:
@@ -52,8 +53,9 @@ def _tried(login: str, principal: Principal | None) -> Actor:
 
 
 def opened(call: Call, entry: Entry, *, seconds: int, refreshable: bool, kind: str) -> LoginSession:
-    """A session for somebody who came in, told in the trail."""
+    """A session for somebody who came in, told in the trail; none if their account is another by now."""
     with call.write() as tx:
+        _require_unchanged(tx, entry.principal)
         session = sessions.open_session(
             tx,
             entry.principal,
@@ -67,6 +69,16 @@ def opened(call: Call, entry: Entry, *, seconds: int, refreshable: bool, kind: s
         facts = {"kind": kind, "method": entry.method} | ({"restricted": True} if entry.is_restricted else {})
         call.audit("session.opened", resource_id=session.id, after=facts, tx=tx)
     return session
+
+
+def _require_unchanged(tx: Transaction, judged: Principal) -> None:
+    """Raise LoginRefused when the password was changed, or the account switched off, since the login was judged.
+
+    Both end all sessions: one that was opened a moment later with the old password would outlive them.
+    """
+    held = store.lock(tx, judged.id)
+    if held is None or not held.active or held.password_changed_at != judged.password_changed_at:
+        raise LoginRefused(judged, "the account was changed while it was logging in")
 
 
 def let_in(call: Call, entry: Entry) -> dict[str, Any]:

@@ -105,7 +105,8 @@ class _Shown:
 
 def _judged(tx: Transaction, resources: Resources, guess: Guess, shown: _Shown) -> Entry | LoginRefused:
     policy, who = security.current(tx), shown.principal
-    known = who is not None and lockout.is_known(tx, who.id, guess.place)
+    # Asked for nobody, too: an unknown name must not be known by one question less.
+    known = lockout.is_known(tx, "" if who is None else who.id, guess.place)
     if lockout.is_locked(tx, guess, known=known, hold=True):
         return LoginRefused(who, LOCKED)
     if who is None or not shown.right or not who.active:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from coordinator.domains.identity import security, sessions
+from coordinator.domains.identity import security, sessions, users
+from coordinator.domains.identity.rights import Role
 from coordinator.domains.identity.security import RegistrationPolicy, Security
 from coordinator.domains.identity.security_schemas import (
     PasswordPolicyBody,
@@ -35,6 +36,9 @@ def update_security(call: Call) -> dict[str, Any]:
 
     Other processes follow within two seconds.
     """
+    role = call.body.get("registration", {}).get("default_role")
+    if role is not None:
+        users.require_standing(call.tx, call.actor.id, limits=call.actor.limits, role=Role(role))
     for section in sorted(call.body):
         _change(call, section, call.body[section])
     return _view(call, security.stored(call.tx))

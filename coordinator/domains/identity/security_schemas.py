@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from coordinator.domains.identity.user_schemas import role_field
+from coordinator.domains.identity.rights import Role
 from coordinator.http.schemas import Body, IdField, Moment, View, fields, validate
 
 
@@ -40,7 +40,10 @@ _LOCKOUT: Mapping[str, fields.Field[Any]] = {
 }
 _REGISTRATION: Mapping[str, fields.Field[Any]] = {
     "allow_registration": fields.Boolean(allow_none=True),
-    "default_role": role_field(allow_none=True),
+    # Whoever registers is nobody yet: that there is an admin more is for admins to decide one by one.
+    "default_role": fields.String(
+        allow_none=True, validate=validate.OneOf([role.value for role in Role if role is not Role.ADMIN])
+    ),
 }
 
 
