@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from flask import Flask
 
 from coordinator.app import domain_slices
 from coordinator.domains.identity.rights import NOUNS, Role
+from coordinator.domains.live import platform
 from coordinator.domains.live.platform import PlatformSession
 from coordinator.domains.live.timeline import TimelineSession
 from coordinator.domains.live.words import Told
@@ -253,18 +255,30 @@ class TestRolesInOneSpace:
                 assert call(viewer, endpoint, things, **IN_TEAM).status_code == 403, name_of(endpoint)
 
 
+class Ear:
+    """What a follower of events is to a session; it tells when the test says so, and needs no thread for it."""
+
+    def __init__(self, _: Resources) -> None:
+        self.tell: Any = None
+
+    def watch_events(self, hear: Any) -> Any:
+        self.tell = hear
+        return lambda: None
+
+
 class TestLive:
     @pytest.fixture
-    def heard(self, resources: Resources, database: Database, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def heard(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> Any:
+        ear = Ear(resources)
+        monkeypatch.setattr(platform, "follower_of", lambda _: ear)
+
         def hear(space: str, *events: Told) -> list[str]:
             actor = Actor("x", "user", "x", rights=frozenset({"*"}), space=space)
             session = PlatformSession(Opening(actor, space, {}, resources))
-            offered: list[str] = []
-            monkeypatch.setattr(session._outbox, "offer", offered.extend)
             session.said({"type": "subscribe", "event": "*"})
-            session._hear(events)
-            session.leave()
-            return offered
+            ear.tell(events)
+            waiting = asyncio.run(asyncio.wait_for(session._outbox.take(), 10)) if events else []
+            return list(waiting or [])
 
         return hear
 
