@@ -19,7 +19,9 @@ def use(tx: Transaction, proof: str, until: datetime) -> bool:
     """Use up a proof that is good until then anyhow; False when it was used before."""
     kind: Any = sqlite if tx.conn.dialect.name == "sqlite" else postgresql
     row = {"digest": hashlib.sha256(proof.encode()).hexdigest(), "expires_at": until}
-    return tx.conn.execute(kind.insert(used_assertions).values(row).on_conflict_do_nothing()).rowcount == 1
+    # Of an INSERT psycopg's rowcount says nothing: only what comes back tells whether there is a new row.
+    fresh = kind.insert(used_assertions).values(row).on_conflict_do_nothing().returning(used_assertions.c.digest)
+    return tx.conn.execute(fresh).first() is not None
 
 
 def purge(tx: Transaction) -> int:
