@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-pytest_plugins = ("tests.fixtures.discipline", "tests.fixtures.services", "tests.fixtures.coordinator")
+pytest_plugins = (
+    "tests.fixtures.discipline",
+    "tests.fixtures.services",
+    "tests.fixtures.coordinator",
+    "tests.fixtures.external",
+)
