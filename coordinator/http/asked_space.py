@@ -22,7 +22,11 @@ def of_request(request: Request, body: Mapping[str, Any], path_args: Mapping[str
     named = {place for place in places if place}
     if len(named) > 1:
         raise Invalid("the request names two spaces", spaces=sorted(named))
-    return next(iter(named), DEFAULT_SPACE)
+    space = next(iter(named), DEFAULT_SPACE)
+    if "\0" in space:
+        # Not even asked for: PostgreSQL has no such text.
+        raise NotFound("there is no such space", space=space)
+    return space
 
 
 def require_known(actor: Actor, space: str) -> None:

@@ -106,7 +106,7 @@ class Edge:
         credential = self._credential()
         reading.refuse_oversize(request, self._greatest_body)
         # Reading and checking come before the transaction, so that a slow or large body never holds a lock.
-        read = self._read()
+        read = self._read(path_args)
         if self._endpoint.transaction == "none":
             return self._without_transaction(witness, credential, read, path_args)
         with transaction.of_request(self._resources.database, self._endpoint.transaction) as tx:
@@ -122,9 +122,10 @@ class Edge:
             self._limiter.stranger(self._version)
             raise
 
-    def _read(self) -> Read:
+    def _read(self, path_args: Mapping[str, str]) -> Read:
         raw = reading.read_bytes(request, self._greatest_body) if self._reads_body else b""
         try:
+            reading.refuse_null(path_args)
             return Read(
                 body=self._body.read(raw, request.mimetype) if self._body and self._reads_body else {},
                 query=self._query.read(request) if self._query else {},

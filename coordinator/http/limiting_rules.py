@@ -16,6 +16,9 @@ MINUTE = 60.0
 LEASE_SECONDS = 300.0
 """A request whose process died gives its place back after this long; none that lives takes as long to answer."""
 
+OWNERS_PLAN = "owners_plan"
+"""The fact about a key with a plan of its own that says which one its owner is on."""
+
 EXEMPT = frozenset({ActorKind.NODE, ActorKind.ENROLMENT})
 
 
@@ -84,23 +87,18 @@ def of_caller(actor: Actor, settings: Settings) -> tuple[Limit, ...]:
     """The limits of somebody who has shown who they are; none for nodes, and none for most."""
     if actor.kind in EXEMPT:
         return ()
-    whose = _whose(actor)
-    limits = _of_plan(whose, PLANS.get(actor.plan, SMALLEST))
+    user, told = f"user:{actor.id}", "too many requests in a minute"
+    limits = _of_plan(user, actor.facts.get(OWNERS_PLAN, actor.plan))
+    if OWNERS_PLAN in actor.facts:
+        # Beside its owner and not in the owner's place, or ten keys would be ten times as much.
+        limits += _of_plan(f"key:{actor.credential_id}", actor.plan)
     if settings.rate_user_per_minute:
-        told = "too many requests in a minute"
-        limits += (Limit(f"minute:{whose}", Kind.WINDOW, settings.rate_user_per_minute, MINUTE, told),)
+        limits += (Limit(f"minute:{user}", Kind.WINDOW, settings.rate_user_per_minute, MINUTE, told),)
     return limits
 
 
-def _whose(actor: Actor) -> str:
-    # A key with a plan of its own is counted by itself; the others share what their owner has, or ten keys would be
-    # ten times as much.
-    if actor.kind == ActorKind.API_KEY and actor.facts.get("own_plan"):
-        return f"key:{actor.credential_id}"
-    return f"user:{actor.id}"
-
-
-def _of_plan(whose: str, plan: Plan | None) -> tuple[Limit, ...]:
+def _of_plan(whose: str, name: str) -> tuple[Limit, ...]:
+    plan = PLANS.get(name, SMALLEST)
     if plan is None:
         return ()
     return (

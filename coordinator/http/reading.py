@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -17,6 +18,8 @@ PAGES = {"v0": (100, 1000), "v1": (20, 200), "root": (20, 200)}
 """Version → default and greatest `limit`."""
 
 GREATEST_OFFSET = 2**53
+GREATEST_DEPTH = 200
+"""Far more than any of our shapes has, and few enough for whatever walks or writes a body by calling itself."""
 _PLAIN_INTEGER = re.compile(r"-?[0-9]{1,16}\Z")
 
 
@@ -42,6 +45,8 @@ class QueryReader:
         given: dict[str, Any] = request.args.to_dict()
         for name in self._lists & given.keys():
             given[name] = request.args.getlist(name)
+        if "%00" in request.environ.get("QUERY_STRING", ""):
+            refuse_null(given)
         return load(self._schema, given)
 
 
@@ -64,6 +69,13 @@ def invalid(messages: Any) -> Invalid:
     first = found[0]
     where = f"{first['field']}: " if first["field"] else ""
     return Invalid(f"{where}{first['reason']}", field=first["field"] or None, reason=first["reason"], errors=found)
+
+
+def refuse_null(given: Mapping[str, Any]) -> None:
+    """Raise Invalid when one of the texts has a character that PostgreSQL cannot store or compare with."""
+    for name, value in given.items():
+        if "\0" in value or any("\0" in each for each in value):
+            raise Invalid("a text must not contain U+0000", field=name, reason="must not contain U+0000")
 
 
 def refuse_oversize(request: Request, limit: int) -> None:
@@ -97,10 +109,22 @@ def _json_object(raw: bytes, media_type: str) -> dict[str, Any]:
         raise BadRequest("the body is not valid JSON", reason=str(error)) from None
     if not isinstance(value, dict):
         raise Invalid("the body must be a JSON object", reason="must be a JSON object")
+    if raw.count(b"{") + raw.count(b"[") > GREATEST_DEPTH and _is_too_deep(value):
+        raise BadRequest("the body is nested too deeply", limit=GREATEST_DEPTH)
     # PostgreSQL cannot store U+0000 in a text; the escape is the only way it can be in valid JSON.
     if b"\\u0000" in raw and (path := _null_character(value, "")) is not None:
         raise Invalid("a text must not contain U+0000", field=path, reason="must not contain U+0000")
     return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(GREATEST_DEPTH):
+        inside = (each for one in level for each in (one.values() if isinstance(one, dict) else one))
+        level = [each for each in inside if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _null_character(value: Any, path: str) -> str | None:

@@ -166,11 +166,17 @@ class TestWhoIsCounted:
     def test_a_misspelt_plan_is_the_smallest(self) -> None:
         assert [limit.most for limit in of_caller(actor("enterprize"), SETTINGS)] == [1000, 50, 10]
 
-    def test_keys_share_what_their_owner_has_unless_they_have_a_plan_of_their_own(self) -> None:
-        shared = of_caller(actor("free", ActorKind.API_KEY), SETTINGS)
-        assert shared == of_caller(actor("free"), SETTINGS)
-        own = of_caller(actor("free", ActorKind.API_KEY, own_plan=True), SETTINGS)
-        assert {limit.key for limit in own}.isdisjoint(limit.key for limit in shared)
+    def test_keys_share_what_their_owner_has(self) -> None:
+        assert of_caller(actor("free", ActorKind.API_KEY), SETTINGS) == of_caller(actor("free"), SETTINGS)
+
+    def test_a_key_with_a_plan_of_its_own_is_counted_beside_its_owner(self) -> None:
+        limits = of_caller(actor("free", ActorKind.API_KEY, owners_plan="pro"), SETTINGS)
+        assert [(limit.key, limit.most) for limit in limits if limit.key.startswith("hour")] == [
+            ("hour:user:u", 10_000),
+            ("hour:key:c", 1000),
+        ]
+        alone = of_caller(actor("free", ActorKind.API_KEY, owners_plan="enterprise"), SETTINGS)
+        assert {limit.key.partition(":")[2] for limit in alone} == {"key:c"}
 
     def test_addresses_of_one_ipv6_network_are_one(self) -> None:
         assert of_door("login", "2001:db8::1", SETTINGS) == of_door("login", "2001:db8::ffff", SETTINGS)
