@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import event, select, update
+from sqlalchemy import select, update
 
 from coordinator.domains.identity.models import api_keys, principals
 from coordinator.domains.identity.rights import Role
@@ -19,6 +17,7 @@ from shared.clock import FrozenClock, rfc3339
 from shared.ids import new_id
 from tests.factories.logins import bearer
 from tests.factories.people import credentials_of, make_person
+from tests.factories.statements import counted_statements
 from tests.factories.trail import trail_of
 
 URL = "/api/v1/security/api-keys"
@@ -40,21 +39,6 @@ def made(client: FlaskClient, headers: dict[str, str], **fields: Any) -> dict[st
     assert answer.json is not None
     found: dict[str, Any] = answer.json
     return found
-
-
-@contextmanager
-def counted_statements(database: Database) -> Iterator[list[str]]:
-    """The statements that run meanwhile."""
-    statements: list[str] = []
-
-    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        statements.append(statement)
-
-    event.listen(database.engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(database.engine, "before_cursor_execute", note)
 
 
 class TestMaking:

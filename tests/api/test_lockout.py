@@ -22,6 +22,7 @@ from coordinator.store.database import Database
 from shared.clock import FrozenClock
 from tests.factories.logins import PASSWORD, tried
 from tests.factories.people import make_person
+from tests.factories.statements import counted_statements
 from tests.factories.trail import trail_of
 
 HOME, AWAY, FAR = "192.0.2.1", "198.51.100.7", "203.0.113.9"
@@ -164,6 +165,18 @@ class TestSideBySide:
         right.join()
         assert len(answers) == 6
         assert answers[-1] == logins.LOCKED
+
+
+def test_what_a_login_costs_beside_its_verification_is_a_handful_of_statements(
+    client: FlaskClient, ada: Principal, database: Database
+) -> None:
+    tried(client, "ada", PASSWORD, address=HOME)
+    with counted_statements(database) as right:
+        tried(client, "ada", PASSWORD, address=HOME)
+    with counted_statements(database) as wrong:
+        tried(client, "ada", "wrong", address=HOME)
+    assert len(right) <= 18, right
+    assert len(wrong) <= 9, wrong
 
 
 class TestNothingIsToldApart:

@@ -10,7 +10,7 @@ from flask import current_app, request
 from coordinator.domains.identity import logins, sessions, store
 from coordinator.domains.identity.acting import actor_of
 from coordinator.domains.identity.audit import hinted
-from coordinator.domains.identity.logins import Entry, LoginRefused, SecondFactorNeeded
+from coordinator.domains.identity.logins import Entry, LoginRefused
 from coordinator.domains.identity.store import LoginSession, Principal
 from coordinator.http import auth
 from coordinator.http.actor import Actor, ActorKind
@@ -28,9 +28,6 @@ def logged_in(call: Call, login: str, password: str, code: str | None = None) ->
     """Whoever the login and password are of. A refusal leaves the reason in the trail, and not with the caller."""
     try:
         return logins.log_in(call.resources, login, password, code=code, address=call.witness.address)
-    except SecondFactorNeeded as needed:
-        call.introduce(_tried(login, needed.principal), why=needed.why)
-        raise
     except LoginRefused as refusal:
         call.introduce(_tried(login, refusal.principal), why=refusal.why)
         raise
@@ -55,7 +52,7 @@ def _tried(login: str, principal: Principal | None) -> Actor:
 def opened(call: Call, entry: Entry, *, seconds: int, refreshable: bool, kind: str) -> LoginSession:
     """A session for somebody who came in, told in the trail; none if their account is another by now."""
     with call.write() as tx:
-        _require_unchanged(tx, entry.principal)
+        _require_unchanged(call, tx, entry.principal)
         session = sessions.open_session(
             tx,
             entry.principal,
@@ -71,14 +68,16 @@ def opened(call: Call, entry: Entry, *, seconds: int, refreshable: bool, kind: s
     return session
 
 
-def _require_unchanged(tx: Transaction, judged: Principal) -> None:
+def _require_unchanged(call: Call, tx: Transaction, judged: Principal) -> None:
     """Raise LoginRefused when the password was changed, or the account switched off, since the login was judged.
 
     Both end all sessions: one that was opened a moment later with the old password would outlive them.
     """
     held = store.lock(tx, judged.id)
     if held is None or not held.active or held.password_changed_at != judged.password_changed_at:
-        raise LoginRefused(judged, "the account was changed while it was logging in")
+        refusal = LoginRefused(judged, "the account was changed while it was logging in")
+        call.introduce(_tried("", judged), why=refusal.why)
+        raise refusal
 
 
 def let_in(call: Call, entry: Entry) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from coordinator.domains.identity.rights import BUILT_IN_IDS, Role
 from coordinator.domains.identity.store import Principal
 from coordinator.store.database import Transaction
 from coordinator.store.paging import Page, PageRequest
-from shared.errors import Duplicate, Forbidden, NotFound
+from shared.errors import Duplicate, Forbidden, Invalid, NotFound
 
 KINDS = ("user",)
 TAKEN = "somebody has this name or e-mail address already"
@@ -86,6 +86,9 @@ def add(
 ) -> Principal:
     """A new user, whose name is the e-mail address unless it is given."""
     called = name or email.lower()
+    if "@" in called and called.lower() != email.lower():
+        reason = "must not look like an e-mail address, unless it is one's own"
+        raise Invalid(f"name: {reason}", field="name", reason=reason)
     require_free(tx, name=called, email=email)
     try:
         return service.add_principal(
