@@ -97,6 +97,13 @@ class TestTwoViewsOfOneTable:
             refused(admin.post(view, {"user": "bot", "pass": PASSWORD}), 409)
             refused(admin.post(view, {"user": "admin", "pass": PASSWORD}), 409)
 
+    def test_the_same_request_again_makes_nothing_anew(self, admin: V0Caller) -> None:
+        headers = {"Idempotency-Key": "once"}
+        first, again = (admin.post("/operators", {"user": "bot", "pass": PASSWORD}, headers=headers) for _ in range(2))
+        assert told(first, 201) == told(again, 201)
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert first.headers["Location"] == "/api/v0/operators/bot"
+
     def test_pages(self, admin: V0Caller) -> None:
         for number in range(3):
             make(admin, name=f"bot-{number}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from flask import Flask
 
+from coordinator.domains.identity import service
 from coordinator.domains.identity.grants import Bound, Rule, granted
 from coordinator.domains.identity.rights import BUILT_IN_IDS, RIGHTS, Role
 from coordinator.store.database import Database
@@ -314,12 +317,56 @@ class TestEscalation:
         make_role(clerk, {"resources": ["agents"], "verbs": ["get"], "resource_names": ["writer"]}, name="same")
         told(self.attempt(clerk, friend, "same", None), 201)
 
+    def test_nor_does_anybody_take_what_they_could_not_give(
+        self, admin: V0Caller, clerk: V0Caller, friend: V0Caller, app: Flask, database: Database
+    ) -> None:
+        V0Caller.make(app, database, Role.ADMIN)
+        for binding in admin.get("/role-bindings").get_json():
+            if binding["role_name"] == "admin":
+                refused(clerk.delete(f"/role-bindings/{binding['id']}"), 403)
+        make_role(admin, {"resources": ["files"], "verbs": ["*"]}, name="unused")
+        make_role(admin, {"resources": ["files"], "verbs": ["*"]}, name="used")
+        theirs = bind(admin, "used", friend)
+        refused(clerk.delete(f"/role-bindings/{theirs['id']}"), 403)
+        refused(clerk.delete("/roles/used"), 403)
+        assert clerk.delete("/roles/unused").status_code == 204
+        mine = bind(admin, "viewer", friend, space="team")
+        assert clerk.delete(f"/role-bindings/{mine['id']}").status_code == 204
+
+    def test_a_key_hands_on_no_more_than_its_scopes(self, admin: V0Caller, app: Flask, friend: V0Caller) -> None:
+        scopes = ["role_bindings:create", "tokens:create", "tasks:get", "tasks:list"]
+        made = told(admin.post("/api/v1/security/api-keys", {"name": "binder", "scopes": scopes}), 201)
+        key = V0Caller(app, admin.person, {"X-API-Key": made["key"]})
+        make_role(admin, RULE, name="reader")
+        told(self.attempt(key, friend, "reader", None), 201)
+        refused(self.attempt(key, friend, "viewer", None), 403)
+        refused(key.post("/auth/token", {"principal": admin.person.name, "type": "User"}), 403)
+
     def test_a_role_in_a_space_does_not_let_anybody_bind(self, app: Flask, database: Database) -> None:
         make_space(database, "team")
         chief = V0Caller.make(app, database, Role.ADMIN, space="team")
         body = {"role_name": "viewer", "principal": chief.person.name, "space": "team"}
         refused(chief.post("/role-bindings", body), 403)
         refused(chief.get("/roles", headers={"X-Space": "team"}), 403)
+
+
+def test_two_admins_who_dismiss_each_other_at_once_leave_one(app: Flask, database: Database) -> None:
+    admins = [V0Caller.make(app, database, Role.ADMIN) for _ in range(2)]
+    listed = admins[0].get("/role-bindings").get_json()
+    others = [next(each["id"] for each in listed if each["principal_id"] != admin.person.id) for admin in admins]
+    together = threading.Barrier(2)
+
+    def dismiss(admin: V0Caller, other: str) -> int:
+        together.wait(10)
+        return admin.delete(f"/role-bindings/{other}").status_code
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = sorted(pool.map(dismiss, admins, others))
+    # Whoever comes second is the last admin (409), or was dismissed before they could say a word (403).
+    assert answers[0] == 204
+    assert answers[1] in (403, 409)
+    with database.read() as tx:
+        assert [bool(service.roles_of(tx, admin.person.id)) for admin in admins].count(True) == 1
 
 
 def test_a_refused_binding_is_in_the_trail(app: Flask, database: Database) -> None:

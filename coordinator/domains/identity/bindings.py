@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError
 
-from coordinator.domains.identity import binding_store, escalation, last_admin, roles, service, spaces, store
+from coordinator.domains.identity import binding_store, last_admin, roles, service, spaces, store
 from coordinator.domains.identity.binding_store import Binding
-from coordinator.domains.identity.grants import Bound
+from coordinator.domains.identity.escalation import Holder
 from coordinator.domains.identity.rights import BUILT_IN_IDS, Role
 from coordinator.domains.identity.store import Principal
 from coordinator.store.database import Transaction
 from coordinator.store.paging import Page, PageRequest
-from shared.errors import Conflict, Duplicate, Forbidden, NotFound
+from shared.errors import Conflict, Duplicate, NotFound
 from shared.ids import is_id
 
-__all__ = ["TYPES", "Binding", "Giver", "Wanted", "add", "get", "list_bindings", "remove", "type_of"]
+__all__ = ["TYPES", "Binding", "Wanted", "add", "get", "list_bindings", "remove", "type_of"]
 
 # Service accounts and operators are one kind of account under the names of two generations.
 _ACCOUNTS = frozenset({"service_account", "operator"})
@@ -42,15 +42,6 @@ class Wanted:
     space: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Giver:
-    """Who gives: the roles they hold themselves, and what their credential allows at most."""
-
-    id: str
-    bound: Sequence[Bound]
-    limits: frozenset[str] | None = None
-
-
 def type_of(kind: str) -> str:
     """The published type of a principal of this kind."""
     return _TYPE_OF[kind]
@@ -67,15 +58,13 @@ def get(tx: Transaction, binding_id: str) -> Binding:
     return found
 
 
-def add(tx: Transaction, wanted: Wanted, giver: Giver) -> Binding:
+def add(tx: Transaction, wanted: Wanted, giver: Holder) -> Binding:
     """Let somebody hold a role. Nobody gives what they do not have in that place themselves."""
     role = roles.get(tx, wanted.role)
     principal = _principal(tx, wanted)
     if wanted.space is not None:
         spaces.get(tx, wanted.space)
-    beyond = escalation.excess(giver.bound, [roles.bound_in(role, wanted.space)], limits=giver.limits)
-    if beyond:
-        raise Forbidden("you cannot give what you may not do yourself", beyond=sorted(beyond))
+    giver.require([roles.bound_in(role, wanted.space)])
     if binding_store.is_bound(tx, principal_id=principal.id, role_id=role.id, space=wanted.space):
         raise Duplicate(f"{principal.name} holds the role {role.name} there already", role=role.name)
     try:
@@ -85,9 +74,10 @@ def add(tx: Transaction, wanted: Wanted, giver: Giver) -> Binding:
     return get(tx, made)
 
 
-def remove(tx: Transaction, binding_id: str) -> Binding:
-    """Take a role away; Conflict when it is what makes the last admin."""
+def remove(tx: Transaction, binding_id: str, taker: Holder) -> Binding:
+    """Take a role away. Nobody takes what they could not give; Conflict when it is what makes the last admin."""
     binding = get(tx, binding_id)
+    taker.require([roles.bound_in(roles.get(tx, binding.role_id), binding.space)])
     if (binding.role_id, binding.space) == (BUILT_IN_IDS[Role.ADMIN], None):
         last_admin.keep_one(tx, without=binding.principal_id)
     if not binding_store.remove(tx, binding_id):

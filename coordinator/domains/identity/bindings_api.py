@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coordinator.domains.identity import bindings, service
-from coordinator.domains.identity.bindings import Binding, Giver, Wanted
+from coordinator.domains.identity.bindings import Binding, Wanted
 from coordinator.domains.identity.bindings_schemas import BindingBody, BindingView
 from coordinator.http.slice import Call, ListOf, Page, Slice
 
@@ -36,8 +36,7 @@ def create_role_binding(call: Call) -> dict[str, Any]:
     """Let somebody hold a role. 403 for more than the caller may do there."""
     body = call.body
     wanted = Wanted(body["role_name"], body["principal"], body.get("principal_type"), body.get("space"))
-    giver = Giver(call.actor.id, service.roles_of(call.tx, call.actor.id), call.actor.limits)
-    made = bindings.add(call.tx, wanted, giver)
+    made = bindings.add(call.tx, wanted, service.holder(call.tx, call.actor.id, call.actor.limits))
     call.audit("role_binding.created", resource_id=made.id, after=_told(made))
     return _view(made)
 
@@ -57,8 +56,8 @@ def get_role_binding(call: Call, binding_id: str) -> dict[str, Any]:
     audit="role_binding.deleted",
 )
 def delete_role_binding(call: Call, binding_id: str) -> None:
-    """Take a role away; 409 when it is the last admin's."""
-    gone = bindings.remove(call.tx, binding_id)
+    """Take a role away; 403 for more than the caller could give, 409 when it is the last admin's."""
+    gone = bindings.remove(call.tx, binding_id, service.holder(call.tx, call.actor.id, call.actor.limits))
     call.audit("role_binding.deleted", resource_id=gone.id, before=_told(gone))
 
 

@@ -1,15 +1,32 @@
-"""Nobody gives what they do not have: pure comparisons of what two sets of roles grant."""
+"""Nobody gives or takes what they do not have: pure comparisons of what two sets of roles grant."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from coordinator.domains.identity import grants
 from coordinator.domains.identity.grants import Bound, Grants
 from coordinator.domains.identity.rights import OWN_ACCOUNT, covers
+from shared.errors import Forbidden
 
 NOWHERE = ""
 """A name that no space has: what counts there is exactly what counts everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who gives or takes: the roles they hold themselves, and what their credential allows at most."""
+
+    id: str
+    bound: Sequence[Bound]
+    limits: frozenset[str] | None = None
+
+    def require(self, wanted: Sequence[Bound]) -> None:
+        """Raise Forbidden when these roles grant more than the holder has."""
+        beyond = excess(self.bound, wanted, limits=self.limits)
+        if beyond:
+            raise Forbidden("you cannot give or take what you may not do yourself", beyond=sorted(beyond))
 
 
 def excess(own: Sequence[Bound], wanted: Sequence[Bound], *, limits: frozenset[str] | None = None) -> frozenset[str]:

@@ -63,6 +63,11 @@ def count_holders(tx: Transaction, role_id: str) -> int:
     return tx.conn.scalar(theirs) or 0
 
 
+def places_of(tx: Transaction, role_id: str) -> list[str | None]:
+    """The spaces in which somebody holds the role; None among them when somebody holds it everywhere."""
+    return list(tx.conn.scalars(select(role_bindings.c.space).where(role_bindings.c.role_id == role_id).distinct()))
+
+
 def _one(tx: Transaction, condition: ColumnElement[bool]) -> RoleRow | None:
     row = tx.conn.execute(select(*_COLUMNS).where(condition)).one_or_none()
     return None if row is None else _made(row)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coordinator.domains.identity import role_store, rule_words
+from coordinator.domains.identity.escalation import Holder
 from coordinator.domains.identity.grants import Bound, Rule
 from coordinator.domains.identity.rights import BUILT_IN_IDS, DESCRIPTIONS, Role
 from coordinator.domains.identity.role_store import RoleRow
@@ -47,11 +48,15 @@ def add(tx: Transaction, body: Mapping[str, Any], *, by: str) -> RoleRow:
     return made
 
 
-def remove(tx: Transaction, which: str) -> tuple[RoleRow, int]:
-    """Delete a role and take it from all who hold it; answers what it was, and how many bindings went with it."""
+def remove(tx: Transaction, which: str, taker: Holder) -> tuple[RoleRow, int]:
+    """Delete a role and take it from all who hold it; answers what it was, and how many bindings went with it.
+
+    Nobody takes, in the places where it is held, what they could not give there.
+    """
     role = get(tx, which)
     if role.id in _BUILT_IN:
         raise Conflict("a built-in role cannot be deleted", name=role.name)
+    taker.require([bound_in(role, place) for place in role_store.places_of(tx, role.id)])
     held = role_store.count_holders(tx, role.id)
     if not role_store.remove(tx, role.id):
         raise NotFound("there is no such role", id=which)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.domains.identity import roles
+from coordinator.domains.identity import roles, service
 from coordinator.domains.identity.roles import RoleRow
 from coordinator.domains.identity.roles_schemas import RoleBody, RoleView
 from coordinator.http.slice import Call, ListOf, Page, Slice
@@ -56,8 +56,8 @@ def get_role(call: Call, role: str) -> dict[str, Any]:
     "/roles/<string:role>", may="roles:write", versions=("v0",), status=204, errors=(409,), audit="role.deleted"
 )
 def delete_role(call: Call, role: str) -> None:
-    """Delete a role and take it from all who hold it; 409 for a built-in one."""
-    gone, held = roles.remove(call.tx, role)
+    """Delete a role and take it from all who hold it; 403 for more than the caller may do, 409 for a built-in one."""
+    gone, held = roles.remove(call.tx, role, service.holder(call.tx, call.actor.id, call.actor.limits))
     call.audit("role.deleted", resource_id=gone.id, before={**_told(gone), "bindings": held})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coordinator.config import Settings
 from coordinator.domains.identity import assertion_store, audit, binding_store, lockout, sessions, store
+from coordinator.domains.identity.escalation import Holder
 from coordinator.domains.identity.grants import Bound
 from coordinator.domains.identity.logins import LoginRefused
 from coordinator.domains.identity.passwords import passwords
@@ -23,6 +24,7 @@ __all__ = [
     "ensure_admin",
     "find_active",
     "find_in_session",
+    "holder",
     "is_admin",
     "open_session",
     "purge_sessions",
@@ -45,6 +47,11 @@ def roles_of(tx: Transaction, principal_id: str) -> tuple[Bound, ...]:
     """The roles that somebody holds; none for whoever is no principal (a node)."""
     found = store.find(tx, principal_id)
     return () if found is None else found.bound
+
+
+def holder(tx: Transaction, principal_id: str, limits: frozenset[str] | None) -> Holder:
+    """Somebody who gives or takes roles, and comes with a credential of these limits."""
+    return Holder(principal_id, roles_of(tx, principal_id), limits)
 
 
 def find_in_session(tx: Transaction, principal_id: str, session_id: str, space: str) -> Found | None:
