@@ -9,6 +9,8 @@ import threading
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from flask import Flask
 from flask.testing import FlaskClient
 from joserfc import jwt
@@ -178,6 +180,10 @@ class TestOpenId:
         assert come_in(idp.id_token(nonce="n-1"), nonce="n-1").status_code == 200
 
 
+def _encoded(value: Any) -> bytes:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")
+
+
 class TestForgeries:
     def test_another_key_by_the_same_name_does_not_verify(
         self, set_up: SetUp, come_in: LogIn, idp: IdentityProvider, database: Database
@@ -229,6 +235,20 @@ class TestForgeries:
         for header in ({"jwk": mine.as_dict(private=False)}, {"jku": f"{idp.issuer}/mine"}, {"kid": "mine"}):
             assert refused(come_in(idp.id_token(key=mine, header=header)))
         assert idp.calls["/mine"] == 0
+
+    @pytest.mark.parametrize(
+        "header", [{"crit": ["exp"], "exp": 1}, {"crit": ["unheard-of"], "unheard-of": 1}, {"crit": []}], ids=str
+    )
+    def test_what_has_to_be_understood_and_is_not_is_refused(
+        self, set_up: SetUp, come_in: LogIn, idp: IdentityProvider, header: dict[str, Any]
+    ) -> None:
+        set_up()
+        head = {"alg": "RS256", "kid": "first", "typ": "JWT"} | header
+        signed = b".".join(_encoded(each) for each in (head, idp.claims()))
+        key = idp.key.private_key
+        assert key is not None
+        signature = key.sign(signed, padding.PKCS1v15(), hashes.SHA256())
+        assert refused(come_in(b".".join([signed, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()))
 
     def test_an_algorithm_that_the_admin_does_not_name_is_refused(
         self, set_up: SetUp, come_in: LogIn, idp: IdentityProvider

@@ -17,6 +17,10 @@ from coordinator.domains.identity.models import (
     used_assertions,
 )
 from coordinator.domains.identity.rights import Role
+from coordinator.domains.identity.sealed import PROVIDER_SECRETS
+from coordinator.domains.vault import rotation
+from coordinator.domains.vault.keyring import Keyring
+from coordinator.resources import Resources
 from coordinator.store.database import Database
 from tests.factories.external import count, refused, why
 from tests.factories.people import credentials_of, make_person
@@ -192,6 +196,16 @@ class TestIntrospection:
         assert come_in(self.token(idp)).status_code == 503
         set_up("oauth2", name="right")
         assert come_in(self.token(idp, "odd", exp="soon"), provider="right").status_code == 503
+
+    def test_rotated_keys_still_open_what_the_provider_is_shown(
+        self, set_up: SetUp, come_in: LogIn, idp: IdentityProvider, resources: Resources
+    ) -> None:
+        set_up("oauth2")
+        keyring = Keyring.of(resources)
+        begun = rotation.begin(resources.database, keyring)
+        done = list(rotation.seal_anew(resources.database, keyring, begun.key))
+        assert [(each.purpose, each.sealed) for each in done] == [(PROVIDER_SECRETS, 1)]
+        assert come_in(self.token(idp)).status_code == 200
 
 
 class TestProviders:

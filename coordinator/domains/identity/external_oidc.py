@@ -51,6 +51,8 @@ def _header(raw: bytes) -> dict[str, Any]:
     # What else an issuer signs (access tokens, logout tokens) is not made out to us as a proof of who somebody is.
     if str(header.get("typ", "JWT")).upper() != "JWT":
         raise ProofRefused(f"the token is of the type {str(header.get('typ'))[:40]!r}")
+    if "crit" in header:
+        raise ProofRefused("the token asks for something to be understood that ID tokens do not have")
     return header
 
 
