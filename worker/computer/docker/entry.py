@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import quote
 
 from worker.computer.contract import ComputerLost, Lifeline
@@ -15,6 +16,8 @@ from worker.computer.docker.frames import FrameDecoder
 from worker.computer.docker.recipe import JOB_USER, exec_body
 from worker.computer.running import MARKER
 from worker.computer.supervise import OutputSource
+
+Begun = TypeVar("Begun")
 
 _KILLED = 137
 _GONE = (404, 409)
@@ -68,16 +71,23 @@ class ContainerEntry:
     def _begin(
         self, argv: Sequence[str], env: Mapping[str, str], *, with_stdin: bool, user: str
     ) -> tuple[str, socket.socket]:
-        """A command that runs, and its streams.
+        """A command that runs, and its streams."""
+
+        def begin() -> tuple[str, socket.socket]:
+            exec_id = self.create(argv, env, with_stdin=with_stdin, user=user)
+            return exec_id, self._engine.hijack(_exec_path(exec_id, "start"), {"Detach": False, "Tty": False})
+
+        return self._until_begun(begin)
+
+    def _until_begun(self, begin: Callable[[], Begun]) -> Begun:
+        """What `begin` starts, begun anew as long as nothing of it has run.
 
         The runtime's own process inside the container can be killed before it becomes the command: by a kill of
-        everything that is still going round, or for want of a process under the limit. Nothing of the command has run
-        then, so it is begun anew.
+        everything that is still going round, or for want of a process under the limit.
         """
         for pause in _BEGIN_AGAIN:
-            exec_id = self.create(argv, env, with_stdin=with_stdin, user=user)
             try:
-                return exec_id, self._engine.hijack(_exec_path(exec_id, "start"), {"Detach": False, "Tty": False})
+                return begin()
             except EngineError as error:
                 if pause is None or not any(words in str(error) for words in _NEVER_BEGAN):
                     raise self._told(error) from error
@@ -96,12 +106,13 @@ class ContainerEntry:
 
     def detached(self, script: str, env: Mapping[str, str]) -> str:
         """Starts a helper without reading it: its end may not be told while a flooding neighbour is not read."""
-        exec_id = self.create(["sh", "-c", script], env)
-        try:
+
+        def begin() -> str:
+            exec_id = self.create(["sh", "-c", script], env)
             self._engine.post(_exec_path(exec_id, "start"), body={"Detach": True, "Tty": False})
-        except EngineError as error:
-            raise self._told(error) from error
-        return exec_id
+            return exec_id
+
+        return self._until_begun(begin)
 
     def exit_code(self, exec_id: str, *, killed_by_us: bool = True) -> int | None:
         try:
