@@ -164,6 +164,15 @@ class TestChanging:
         made(client, admin, email="o@example.org")
         assert changed(client, admin, eve["id"], email="O@example.org").status_code == 409
 
+    def test_a_machine_shows_as_long_as_it_is_an_admin(
+        self, client: FlaskClient, admin: dict[str, str], database: Database
+    ) -> None:
+        bot = make_person(database, name="bot", kind="service_account", role=Role.ADMIN)
+        assert client.get(f"{URL}/{bot.id}", headers=admin).status_code == 200
+        answer = changed(client, admin, bot.id, role="viewer")
+        assert (answer.status_code, answer.json["role"]) == (200, "viewer")
+        assert client.get(f"{URL}/{bot.id}", headers=admin).status_code == 404
+
     def test_nobody_is_not_found(self, client: FlaskClient, admin: dict[str, str], database: Database) -> None:
         bot = make_person(database, name="bot", kind="service_account")
         for id_ in (new_id(), bot.id):

@@ -128,7 +128,7 @@ def change(tx: Transaction, found: Principal, changes: Mapping[str, Any]) -> Pri
         store.change(tx, found, values)
     except IntegrityError as error:
         raise Duplicate(TAKEN) from error
-    return _again(tx, found.id)
+    return afresh(tx, found.id)
 
 
 def give_role(tx: Transaction, found: Principal, role: Role, *, by: str | None) -> Principal:
@@ -137,13 +137,13 @@ def give_role(tx: Transaction, found: Principal, role: Role, *, by: str | None) 
         last_admin.keep_one(tx, without=found.id)
     binding_store.unbind_everywhere(tx, found.id, list(BUILT_IN_IDS.values()))
     binding_store.bind(tx, principal_id=found.id, role_id=BUILT_IN_IDS[role], space=None, by=by)
-    return _again(tx, found.id)
+    return afresh(tx, found.id)
 
 
 def reset_password(tx: Transaction, found: Principal, chosen: Chosen) -> Principal:
     """Another password, which nobody was asked for; all sessions end."""
     set_password(tx, found, chosen)
-    return _again(tx, found.id)
+    return afresh(tx, found.id)
 
 
 def reset_second_factor(tx: Transaction, user_id: str) -> bool:
@@ -163,7 +163,8 @@ def remove(tx: Transaction, found: Principal) -> None:
     store.remove(tx, found.id)
 
 
-def _again(tx: Transaction, user_id: str) -> Principal:
+def afresh(tx: Transaction, user_id: str) -> Principal:
+    """Somebody as they are by now, whether or not they still show among users."""
     found = store.find(tx, user_id)
     if found is None:
         raise NotFound("there is no such user", id=user_id)

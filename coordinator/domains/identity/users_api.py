@@ -82,11 +82,18 @@ def change_user(call: Call, user_id: str) -> dict[str, Any]:
     """
     chosen = _chosen(call, user_id)
     with call.write() as tx:
+        # Counters before principals: in this order a login holds them.
+        places = users.unlock(tx, call.resources.settings, users.get(tx, user_id)) if call.body.get("unlock") else None
         found = users.locked(tx, user_id)
         call.require_version(found.version)
         _require_standing(call, tx, found)
         _change(call, tx, found, chosen)
-        return _seen(tx, users.get(tx, user_id))
+        if places is not None:
+            told = {"places_with_failures": places}
+            call.audit("user.unlocked", resource_id=found.id, before=told, tx=tx)
+        if not call.witness.has_recorded:
+            call.audit("user.changed", resource_id=found.id, message="nothing was another than before", tx=tx)
+        return _seen(tx, users.afresh(tx, user_id))
 
 
 @user_endpoints.delete(
@@ -129,11 +136,6 @@ def _change(call: Call, tx: Transaction, found: Principal, chosen: Chosen | None
     if call.body.get("reset_mfa"):
         had = users.reset_second_factor(tx, found.id)
         call.audit("user.mfa_disabled", resource_id=found.id, before={"mfa_enabled": had}, tx=tx)
-    if call.body.get("unlock"):
-        places = users.unlock(tx, call.resources.settings, changed)
-        call.audit("user.unlocked", resource_id=found.id, before={"places_with_failures": places}, tx=tx)
-    if not call.witness.has_recorded:
-        call.audit("user.changed", resource_id=found.id, message="nothing was another than before", tx=tx)
 
 
 def _facts(one: Principal) -> dict[str, Any]:
