@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 from flask import Flask
+from sqlalchemy import event
 
 from coordinator.domains.identity import spaces
 from coordinator.domains.identity.rights import Role
@@ -165,6 +166,26 @@ class TestWhatIsInThem:
         told(admin.post(f"/api/v1/tasks/{task['id']}/cancel", headers=self.IN_TEAM))
         told(admin.put("/spaces/team", {"active": True}))
         told(admin.post("/api/v1/tasks", {"title": "again"}, headers=self.IN_TEAM), 201)
+
+
+def test_only_who_uses_another_space_than_default_pays_for_it(app: Flask, database: Database, admin: V0Caller) -> None:
+    make_space(database, "team")
+    said: list[str] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        said.append(statement)
+
+    def asked(space: str, method: str, body: Any) -> list[str]:
+        said.clear()
+        assert admin.call(method, "/api/v1/agents", body, headers={"X-Space": space}).status_code in (200, 201)
+        return [each for each in said if "FROM spaces" in each and "principals" not in each]
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        assert [len(asked(space, "POST", {"name": "x"})) for space in ("default", "team")] == [0, 1]
+        assert [len(asked(space, "GET", None)) for space in ("default", "team")] == [0, 0]
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)
 
 
 class TestRaces:

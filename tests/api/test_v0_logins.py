@@ -14,7 +14,8 @@ from coordinator.domains.identity.rights import Role
 from coordinator.domains.identity.service import Principal
 from coordinator.store.database import Database
 from shared.clock import FrozenClock, rfc3339
-from tests.factories.people import hold, make_person
+from tests.factories.logins import code_of, with_second_factor
+from tests.factories.people import credentials_of, hold, make_person
 from tests.factories.spaces import V0Caller, make_space
 from tests.factories.trail import trail_of
 from tests.factories.work import refused, told
@@ -93,6 +94,20 @@ class TestComingIn:
         ]
         assert {answer.status_code for answer in answers} == {401}
         assert len({answer.data for answer in answers}) == 1
+
+    @pytest.mark.parametrize(("path", "body"), WAYS, ids=str)
+    @pytest.mark.parametrize("word", ["code", "totp_code"])
+    def test_a_second_factor_is_asked_for_here_too(
+        self, app: Flask, ada: Principal, clock: FrozenClock, path: str, body: dict[str, Any], word: str
+    ) -> None:
+        client = app.test_client()
+        secret = with_second_factor(client, credentials_of(app, ada), clock)["secret"]
+        clock.advance(60)
+        without = client.post(f"/api/v0{path}", json=body)
+        assert without.status_code == 401
+        assert without.data == client.post(f"/api/v0{path}", json={**body, "pass": "wrong"}).data
+        refused(client.post(f"/api/v0{path}", json={**body, word: "000000"}), 401)
+        told(client.post(f"/api/v0{path}", json={**body, word: code_of(secret, clock)}))
 
     @pytest.mark.parametrize(
         ("path", "body", "status"),
