@@ -111,6 +111,7 @@ class TestOpenId:
         for each in threads:
             each.join()
         assert found == [(200, "ada")] * 4
+        assert idp.calls["/keys"] == 1
         assert count(database, external_identities) == 1
 
     @pytest.mark.parametrize(

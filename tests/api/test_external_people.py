@@ -59,7 +59,7 @@ class TestPrincipals:
             ("admin", "admin@corporate"),
             ("  ", "user@corporate"),
             ("\u0000\n", "user@corporate"),
-            ("x" * 300, "x" * 200),
+            ("x" * 300, "x" * 150),
             (None, "user@corporate"),
             (["first", "second"], "first"),
         ],

@@ -32,7 +32,7 @@ from coordinator.resources import Resources
 from coordinator.store.database import Transaction
 from shared.errors import Conflict
 
-GREATEST_NAME = 200
+GREATEST_NAME = 150
 _STRANGE = re.compile(r"[^A-Za-z0-9._+-]+")
 
 log = structlog.get_logger(__name__)
