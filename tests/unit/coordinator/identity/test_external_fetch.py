@@ -48,14 +48,14 @@ def test_https_is_asked_and_this_machine_by_http(url: str) -> None:
     ],
 )
 def test_everything_else_is_not(url: str) -> None:
-    with pytest.raises(ValueError, match="https|link"):
+    with pytest.raises(ValueError, match=r"https|link"):
         require_fetchable(url, allow_insecure=False)
 
 
 def test_insecure_opens_http_and_nothing_more() -> None:
     require_fetchable("http://login.example.org", allow_insecure=True)
     for url in ("http://169.254.169.254/", "ftp://login.example.org/"):
-        with pytest.raises(ValueError, match="https|link"):
+        with pytest.raises(ValueError, match=r"https|link"):
             require_fetchable(url, allow_insecure=True)
 
 
