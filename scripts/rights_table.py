@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -39,6 +40,11 @@ class Line:
     def name(self) -> str:
         return f"{self.endpoint.method} {PREFIXES[self.version]}{self.endpoint.path}"
 
+    @property
+    def published(self) -> str:
+        """The call as people write it."""
+        return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", self.name)
+
     def cell(self, role: Role) -> Cell:
         """Where the role lets its holder in."""
         if self.endpoint.is_open or self._lets_in(role, SPACE):
@@ -71,7 +77,7 @@ def rows(version: str) -> Iterator[tuple[str, ...]]:
         if line.version == version:
             may = line.endpoint.may
             yield (
-                f"`{line.endpoint.method} {line.endpoint.path}`",
+                f"`{line.published}`",
                 "–" if OPEN in may else f"`{describe(may)}`",
                 Cell.ANYWHERE.value if OPEN in may else Cell.NOWHERE.value,
                 *(line.cell(role).value for role in Role),

@@ -428,7 +428,25 @@ def test_nginx_keeps_slow_clients_away_from_the_coordinator() -> None:
     assert _values(_site(), "proxy_request_buffering") == [["on"]]
 
 
-@pytest.mark.parametrize("path", ["/api/v1/auth/login", "/api/v0/auth/login", "/v1/auth/login/"])
+def test_nginx_bounds_what_one_address_can_hold_and_how_large_headers_are() -> None:
+    assert _values(_site(), "limit_conn")
+    assert _values(_site(), "large_client_header_buffers") == [["4", "8k"]]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/auth/login",
+        "/api/v0/auth/login",
+        "/v1/auth/login/",
+        "/api/v0/auth/internal",
+        "/api/v0/auth/external",
+        "/api/v0/operators/ada/login",
+        "/api/v1/auth/mfa/verify",
+        "/api/v1/auth/register",
+        "/login",
+    ],
+)
 def test_nginx_slows_down_whoever_guesses_passwords(path: str) -> None:
     assert _values(_location(path), "limit_req")
 
