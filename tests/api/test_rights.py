@@ -37,6 +37,7 @@ OPEN_TO_ALL = {
     ("GET", "/swagger-ui"),
     ("GET", "/swagger-ui/<string:asset>"),
     ("POST", "/api/v0/auth/internal"),
+    ("POST", "/api/v0/auth/external"),  # takes the proof of a provider that an admin has set up
     ("POST", "/api/v0/auth/login"),
     ("POST", "/api/v0/operators/<string:name>/login"),
     ("POST", "/api/v1/auth/login"),
