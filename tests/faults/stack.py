@@ -21,7 +21,7 @@ from tests.faults.docker import GATEWAY, LastingDaemon
 from tests.faults.failing import CONTROL, FACTOR, SKEW, STRUCK, WITHOUT_VARIABLE
 from tests.faults.network import Network
 from tests.faults.reader import Reader, reader_of
-from tests.faults.tempo import Tempo
+from tests.faults.tempo import Tempo, slowness
 from tests.services import processes
 from tests.services.ports import free_port
 from tests.services.postgres import PostgresCluster
@@ -191,8 +191,8 @@ class Stack:
 
     def wait_ready(self) -> None:
         """Everything is up: the coordinator, and every node hears its queue."""
-        self.serve.start().wait_until(self.is_ready, what="readiness", seconds=_READY_SECONDS)
-        wait_until(self.hears_all, what="nodes that all hear their queues", seconds=_READY_SECONDS)
+        self.serve.start().wait_until(self.is_ready, what="readiness", seconds=_READY_SECONDS * slowness())
+        wait_until(self.hears_all, what="nodes that all hear their queues", seconds=_READY_SECONDS * slowness())
 
     def hears_all(self) -> bool:
         with suppress(httpx.HTTPError):
@@ -207,7 +207,12 @@ class Stack:
             node.start()
         for node in fresh:
             assert node.child is not None
-            node.id = node.child.wait_until(partial(self._enrolled, node.name), what="enrolment", seconds=60) or ""
+            node.id = (
+                node.child.wait_until(
+                    partial(self._enrolled, node.name), what="enrolment", seconds=_READY_SECONDS * slowness()
+                )
+                or ""
+            )
             self._approve(node.id)
         self.nodes += fresh
         self.wait_ready()
@@ -369,6 +374,6 @@ def _begin(stack: Stack) -> None:
     for part in (stack.serve, *stack.dispatchers):
         part.start()
     assert stack.serve.child is not None
-    stack.serve.child.wait_until(stack.is_up, what="an answer", seconds=_READY_SECONDS)
+    stack.serve.child.wait_until(stack.is_up, what="an answer", seconds=_READY_SECONDS * slowness())
     stack.log_in()
     stack.start_nodes(stack.plan.nodes)
