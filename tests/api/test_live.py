@@ -277,9 +277,7 @@ class TestHandshake:
     def test_the_route_table_shows_the_sockets_with_their_rights(self, app: Flask) -> None:
         shown = {(line.method, line.path): line.right for line in routes(app) if line.method == "WS"}
         assert shown == {
-            ("WS", "/api/v1/ws"): (
-                "agents:get or circuit_breakers:get or executions:get or tasks:get or workers:get"
-            ),
+            ("WS", "/api/v1/ws"): ("agents:get or circuit_breakers:get or executions:get or tasks:get or workers:get"),
             ("WS", "/api/v1/executions/<id:execution_id>/stream"): "executions:get",
             ("WS", "/api/v1/tasks/<id:task_id>/stream"): "tasks:get",
         }

@@ -40,9 +40,7 @@ def headers(client: FlaskClient, ada: Principal) -> dict[str, str]:
     return headers_of(client, "ada")
 
 
-def verify(
-    client: FlaskClient, token: str, code: str, *, address: str = "192.0.2.1", spelling: str = "code"
-) -> Any:
+def verify(client: FlaskClient, token: str, code: str, *, address: str = "192.0.2.1", spelling: str = "code") -> Any:
     body = {"temp_token": token, spelling: code}
     return client.post("/api/v1/auth/mfa/verify", json=body, environ_base={"REMOTE_ADDR": address})
 
