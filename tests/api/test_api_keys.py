@@ -77,7 +77,7 @@ class TestMaking:
             {"expires_at": "tomorrow"},
             {"expires_at": "2020-01-01T00:00:00Z"},
             {"plan": "huge"},
-            {"principal_id": new_id()},
+            {"principal_id": "01a203de-0000-7000-8000-000000000001"},
             {"name": ""},
         ],
         ids=str,

@@ -105,7 +105,7 @@ class TestRoles:
             {"name": "x", "rules": [{**RULE, "scope": "galaxy"}]},
             {"name": "x", "rules": ["all"]},
             {"name": "a b", "rules": [RULE]},
-            {"name": new_id(), "rules": [RULE]},
+            {"name": "01a203de-0000-7000-8000-000000000001", "rules": [RULE]},
         ],
         ids=str,
     )
