@@ -83,7 +83,9 @@ class TestTwoViewsOfOneTable:
         refused(admin.get(f"/service-accounts/{new_id()}"), 404)
 
     @pytest.mark.parametrize("view", VIEWS)
-    @pytest.mark.parametrize("name", ["", "a b", "a/b", "ä", "a\n", "x" * 256, "01a203de-0000-7000-8000-000000000001"], ids=repr)
+    @pytest.mark.parametrize(
+        "name", ["", "a b", "a/b", "ä", "a\n", "x" * 256, "01a203de-0000-7000-8000-000000000001"], ids=repr
+    )
     def test_names_are_plain(self, admin: V0Caller, view: str, name: str) -> None:
         assert refused(admin.post(view, {"user": name, "pass": PASSWORD}), 422)["field"] == "user"
 
