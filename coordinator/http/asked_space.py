@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from flask import Request
 
+from coordinator.domains.identity.space_words import TwoSpaces, take_space
 from coordinator.http.actor import DEFAULT_SPACE, Actor
 from shared.errors import Invalid, NotFound
 
@@ -27,6 +29,15 @@ def of_request(request: Request, body: Mapping[str, Any], path_args: Mapping[str
         # Not even asked for: PostgreSQL has no such text.
         raise NotFound("there is no such space", space=space)
     return space
+
+
+def of_broken_body(raw: bytes) -> dict[str, str]:
+    """The space that a body names which is wrong otherwise: it decides who may be told what is wrong."""
+    try:
+        named = take_space(orjson.loads(raw)).get(BODY_FIELD)
+    except (orjson.JSONDecodeError, AttributeError, TwoSpaces):
+        return {}
+    return {BODY_FIELD: named} if isinstance(named, str) else {}
 
 
 def require_known(actor: Actor, space: str) -> None:

@@ -18,7 +18,7 @@ from coordinator.http.call import Call, ListOf
 from coordinator.http.idempotency import Claim
 from coordinator.http.limiting import Limiter
 from coordinator.http.reading import BodyReader, QueryReader
-from coordinator.http.schemas import secret_names
+from coordinator.http.schemas import InSpace, secret_names
 from coordinator.http.slice import Endpoint
 from coordinator.http.trail import USED_AGAIN_AND_AGAIN, Clerk, last_of
 from coordinator.http.witness import Witness
@@ -82,6 +82,7 @@ class Edge:
         multipart = endpoint.accepts == "multipart"
         self._greatest_body = settings.max_file_bytes + MULTIPART_FRAME if multipart else settings.max_body_bytes
         self._reads_body = self._body is not None and endpoint.accepts == "json"
+        self._may_name_space = self._reads_body and _is_in_space(endpoint.body)
 
     def __call__(self, **path_args: str) -> Response:
         environ = request.environ
@@ -132,7 +133,7 @@ class Edge:
                 page=reading.read_page(request, self._version, self._usual) if self._is_list else NO_PAGE,
             )
         except LongshoreError as fault:
-            return Read({}, {}, NO_PAGE, fault)
+            return Read(asked_space.of_broken_body(raw) if self._may_name_space else {}, {}, NO_PAGE, fault)
 
     def _without_transaction(
         self, witness: Witness, credential: Credential | None, read: Read, path_args: dict[str, str]
@@ -247,3 +248,7 @@ class Edge:
             witness=witness,
             if_match=answering.entity_tags(request.headers.get("If-Match")),
         )
+
+
+def _is_in_space(body: Any) -> bool:
+    return issubclass(body if isinstance(body, type) else type(body), InSpace)

@@ -217,6 +217,14 @@ class TestWhereNewThingsGo:
         refused(admin.post(f"{V1}/tasks", body, headers=IN_OTHER), 422)
         told(admin.post(f"{V1}/tasks", body, headers=IN_TEAM), 201)
 
+    def test_whoever_belongs_there_is_told_what_else_is_wrong(self, app: Flask, database: Database) -> None:
+        member = V0Caller.make(app, database, Role.OPERATOR, space="team")
+        told(member.post(f"{V1}/tasks", {"title": "x", "workspace_id": "team"}), 201)
+        for wrong in ({}, {"title": ""}, {"title": "x", "unknown": 1}):
+            refused(member.post(f"{V1}/tasks", {**wrong, "workspace_id": "team"}), 422)
+            refused(member.post(f"{V1}/tasks", wrong), 403)
+            refused(member.post(f"{V1}/tasks", {**wrong, "workspace_id": "other"}), 404)
+
     def test_one_of_a_batch_does_not_go_elsewhere(self, admin: V0Caller) -> None:
         items = [{"title": "a", "workspace_id": "team"}, {"title": "b"}, {"title": "c", "space": "other"}]
         done = told(admin.post(f"{V1}/tasks/bulk", {"tasks": items}, headers=IN_TEAM))
