@@ -274,6 +274,15 @@ def test_a_redis_that_cannot_read_what_it_kept_starts_anew(start: Start) -> None
 # ---- gone without a trace
 
 
+@pytest.fixture
+def _heard_hangups() -> Iterator[None]:
+    """Whoever runs the tests under nohup has children that ignore SIGHUP, which `up` respects."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_heard_hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_everything_in_order(start: Start, number: int) -> None:
     up = start(*CORE)
